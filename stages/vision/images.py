@@ -28,7 +28,8 @@ def probe(content: bytes) -> tuple[str, int, int, bool]:
     try:
         with PillowImage.open(io.BytesIO(content)) as picture:
             kind, (width, height) = picture.format or "?", picture.size
-            orientation = picture.getexif().get(ORIENTATION, 1)
+            # a PNG would be decoded to its end for it; OpenCV turns those, if ever one carries it
+            orientation = picture.getexif().get(ORIENTATION, 1) if kind != "PNG" else 1
     except PillowImage.DecompressionBombError:
         raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error):
