@@ -202,6 +202,7 @@ class EvaluateParams(Section):
     precisions: list[Literal["f32", "bf16"]]
     bootstrap: Annotated[int, Field(ge=100)]  # resamplings of the test pictures
     worst: Annotated[int, Field(ge=0)]  # pictures in the gallery
+    seed: Seed
 
     @model_validator(mode="after")
     def _has_the_reference(self) -> Self:

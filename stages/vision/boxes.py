@@ -35,11 +35,11 @@ def iou(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:
     return overlap
 
 
-def suppress(boxes: Boxes, scores: Scores, max_iou: float) -> npt.NDArray[np.intp]:
-    """Greedy non-maximum suppression over all classes: indices kept, by falling score; ties by position."""
+def suppress(boxes: Boxes, scores: Scores, max_iou: float, max_boxes: int) -> npt.NDArray[np.intp]:
+    """Greedy non-maximum suppression over all classes -> at most max_boxes indices, by falling score."""
     order = np.argsort(-scores, kind="stable")
     kept: list[np.intp] = []
-    while order.size:
+    while order.size and len(kept) < max_boxes:
         first, rest = order[0], order[1:]
         kept.append(first)
         order = rest[iou(boxes[[first]], boxes[rest])[0] <= max_iou]
