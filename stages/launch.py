@@ -22,7 +22,7 @@ def launch(stage: Callable[..., None]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        where = error.filename or "the disk"
+        where = error.filename or " ".join(sys.argv[1:])  # writing to an open file does not name it
         logger.error("%s: disk full; nothing was left half-written: free some space and run it again", where)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -43,7 +43,8 @@ def configure_logging(prefix: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines(prefix))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("stages").setLevel(logging.INFO)
+    for ours in ("stages", "__main__"):  # the stage itself runs as __main__
+        logging.getLogger(ours).setLevel(logging.INFO)
 
 
 class _Lines(logging.Formatter):

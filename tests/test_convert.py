@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from stages.files import write_json
 from stages.params import StageError
 from stages.vision.annotations import Rectangle
 from stages.vision.images import decode
-from tests.native import Item, accepted, noise, one_of_each_class, params, png, rectangle, write_raw
+from tests.native import ROOT, Item, accepted, noise, one_of_each_class, params, png, rectangle, write_raw
 
 PENDING = {"status": "PENDING", "rectangles": [rectangle("1")]}
 REFUSED = {"status": "REFUSED", "rectangles": [rectangle("1")]}
@@ -246,3 +248,23 @@ def test_the_same_raw_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_published_pictures_decode_to_what_was_annotated(tmp_path: Path) -> None:
     converted(tmp_path, {})
     assert (decode((tmp_path / "yolo/images/class-2.png").read_bytes()) == noise(2)).all()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root on Linux")
+    try:
+        big = {f"it-{n}": Item([accepted()], content=png(noise(n, 640, 480))) for n in range(3)}
+        raw = write_raw(tmp_path / "raw", one_of_each_class() | big)
+        command = [sys.executable, "-m", "stages.convert", str(raw), str(small / "yolo")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.splitlines()[1:] == [
+            f"convert: error: {raw} {small}/yolo: disk full; nothing was left half-written: free some space and run it again"
+        ]
+        assert os.listdir(small) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

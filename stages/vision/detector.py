@@ -46,6 +46,8 @@ class Detector:
         self, model: Path, classes: int, rules: DetectParams, precision: Precision = "f32", threads: int = 0
     ) -> None:
         """Raises StageError unless model is an ONNX file with a square input and 4 + classes rows of output."""
+        if not model.is_file():
+            raise StageError(f"{model}: not found; dvc repro train, or dvc pull, brings it")
         try:
             self._compiled = openvino.Core().compile_model(
                 model,

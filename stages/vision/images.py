@@ -30,7 +30,7 @@ def probe(content: bytes) -> tuple[str, int, int, bool]:
             kind, (width, height) = picture.format or "?", picture.size
             # a PNG would be decoded to its end for it; OpenCV turns those, if ever one carries it
             orientation = picture.getexif().get(ORIENTATION, 1) if kind != "PNG" else 1
-    except PillowImage.DecompressionBombError:
+    except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning):
         raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error):
         raise Unreadable("not a picture") from None

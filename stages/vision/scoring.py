@@ -1,16 +1,18 @@
 """Detections against ground truth -> mAP, precision and recall, confusion, and the count: pure functions."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import COCO
-from faster_coco_eval.faster_eval_api import COCOeval_faster
+from faster_coco_eval import COCO, COCOeval_faster
 
 from stages.vision.boxes import iou
 from stages.vision.detector import Detections, Detector, finger_count
 from stages.vision.labelled import LabelledPicture
+
+logger = logging.getLogger(__name__)
 
 Counts = npt.NDArray[np.int64]
 MATCH = 0.5  # overlap at which a detection is taken for a hand, as in AP50
@@ -53,7 +55,8 @@ def average_precision(
         occurs = np.bincount(np.concatenate([p.class_ids for p in pictures]), minlength=classes) > 0
         nothing = [0.0 if there else None for there in occurs]
         return AveragePrecision(0.0, 0.0, nothing, nothing)
-    evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox", print_function=lambda *_: None)
+    evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox")
+    evaluation.print_function = logger.debug  # it prints otherwise
     evaluation.params.maxDets = [1, 10, max_boxes]
     evaluation.evaluate()
     evaluation.accumulate()
