@@ -26,6 +26,7 @@ def main() -> None:
         shutil.rmtree(IN_STEP, ignore_errors=True)
         uv("pip", "sync", "--quiet", str(ROOT / "requirements.lock"))
         uv("pip", "install", "--quiet", "--no-deps", "--editable", str(ROOT))
+        step([str(PYTHON), str(ROOT / "scripts/plots_page.py")], "could not write .dvc/plots_page.html")
         IN_STEP.mkdir()
         for name in INPUTS:
             shutil.copyfile(ROOT / name, IN_STEP / name)
