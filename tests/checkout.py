@@ -1,0 +1,80 @@
+"""A clean clone of this repository in which DVC runs, with nothing of the caller's that could reach a server."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.native import ROOT
+
+# Seconds instead of minutes: everything runs, nothing is learnt.
+TINY = {
+    "pull.demo.pictures": "120",
+    "pull.demo.image_size": "96",
+    "train.image_size": "64",
+    "train.epochs": "2",
+    "evaluate.worst": "3",
+}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The clone's root, and what runs in it."""
+
+    root: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "AWS_", "DVC_", "GIT_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**kept, "PATH": path, "PYTHONWARNINGS": "ignore", **more}
+
+    def run(self, *command: str, code: int = 0, **environment: str) -> str:
+        """What it printed. Fails with it when the exit code is another."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments)
+
+
+def clone(folder: Path) -> Checkout:
+    """HEAD with what is not committed yet on top, committed there."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    for name in git_lines("ls-files", "--modified", "--others", "--exclude-standard"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    checkout = Checkout(folder)
+    checkout.git("config", "user.name", "tests")
+    checkout.git("config", "user.email", "tests@localhost")
+    checkout.git("add", "--all")
+    checkout.git("commit", "--quiet", "--allow-empty", "--message", "as it stands")
+    checkout.run(sys.executable, "scripts/plots_page.py")
+    return checkout
+
+
+def git_lines(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def stored(checkout: Checkout) -> dict[str, Any]:
+    """All runs and versions of the clone's own MLflow store, oldest first."""
+    said = checkout.run("python", "-m", "tests.mlflow_store", "sqlite:///.local/mlflow/mlflow.db")
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
