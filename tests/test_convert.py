@@ -262,9 +262,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path)
         command = [sys.executable, "-m", "stages.convert", str(raw), str(small / "yolo")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 1, done.stderr
-        assert done.stderr.splitlines()[1:] == [
-            f"convert: error: {raw} {small}/yolo: disk full; nothing was left half-written: free some space and run it again"
-        ]
+        said = f"convert: error: {raw} {small}/yolo: disk full; nothing was left half-written: "
+        assert done.stderr.splitlines()[1:] == [said + "free some space and run it again"]
         assert os.listdir(small) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
