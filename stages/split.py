@@ -35,6 +35,7 @@ KINDS = ("session", "picture")
 
 TRIES = 20_000  # groups placed in all: a dozen groups in 200 orders, thousands in one or two
 MOVES = 200  # of single groups, to even out what an order left; more groups than that are even already
+DIGITS = 6  # of a cost: what differs by less is equal, so that another processor's rounding decides nothing
 MISSING = 1e6  # the cost of a class that is missing on a side; unevenness costs some hundreds at most
 
 
@@ -89,9 +90,6 @@ def split(params: Params, yolo: Path, splits: Path, sides: Path) -> None:
     sizes = ", ".join(f"{side} {tallies[side]['pictures']}" for side in SIDES)
     new = int(np.count_nonzero(remembered == NEW))
     logger.info("%d pictures in %d groups (%d new): %s", len(pictures), len(groups), new, sizes)
-
-
-# Which pictures belong together.
 
 
 def read_pictures(ledger_file: Path, group_by: GroupBy) -> tuple[list[str], list[Picture]]:
@@ -162,9 +160,6 @@ def group(pictures: Sequence[Picture], alike: Sequence[int | None]) -> tuple[lis
     return list(members.values()), joined_by
 
 
-# Which side a group is on.
-
-
 def settle(groups: Sequence[Sequence[Picture]], memory: Mapping[Key, int]) -> Places:
     """The remembered side of each group, or NEW. Groups that a new picture joined go where most of their pictures are:
     staying put matters less than leakage.
@@ -213,19 +208,23 @@ class Balance:
 
     @classmethod
     def of(cls, strata: Counts, rules: SplitParams) -> "Balance":
-        strata = strata[:, strata.any(axis=0)]
+        occurs = strata.any(axis=0)
         weights = np.ones(strata.shape[1])
-        weights[0] = strata.shape[1]  # the number of pictures weighs as much as all classes together
+        weights[0] = occurs.sum()  # the number of pictures weighs as much as all classes together
         everywhere = np.count_nonzero(strata, axis=0) >= len(SIDES)
-        return cls(strata, strata / strata.sum(axis=0), weights, np.array(fractions(rules))[:, None], everywhere)
+        everywhere[1] = False  # pictures without boxes are no class
+        shares = strata[:, occurs] / strata[:, occurs].sum(axis=0)
+        wanted = np.array(fractions(rules))[:, None]
+        return cls(strata[:, occurs], shares, weights[occurs], wanted, everywhere[occurs])
 
     def fill(self, settled: Places, order: npt.NDArray[np.intp]) -> Places:
+        """Each group of the order in turn, where the deficit is largest."""
         places = settled.copy()
         deficit = np.array([self.wanted[at] - self.shares[places == at].sum(axis=0) for at in range(len(SIDES))])
         for number in order:
             share = self.shares[number]
-            gain = (share * (2 * deficit - share) / self.wanted) @ self.weights  # how much chi-square falls
-            places[number] = chosen = int(np.argmax(gain))
+            gain = (share * (2 * deficit - share) / self.wanted * self.weights).sum(axis=1)  # the fall of chi-square
+            places[number] = chosen = int(np.argmax(gain.round(DIGITS)))
             deficit[chosen] -= share
         return places
 
@@ -234,30 +233,31 @@ class Balance:
         places = places.copy()
         each = np.arange(len(movable))
         for _ in range(MOVES if len(movable) else 0):
-            sides = self.sides(places)
-            before = self.costs(sides, self.wanted)  # (sides,)
+            held = self.held(places)
+            before = self.costs(held, self.wanted)  # (sides,)
             moving, from_ = self.strata[movable], places[movable]
-            leaving = self.costs(sides[from_] - moving, self.wanted[from_]) - before[from_]
-            change = np.stack([self.costs(sides[at] + moving, self.wanted[at]) for at in range(len(SIDES))], axis=1)
-            change += leaving[:, None] - before
+            leaving = self.costs(held[from_] - moving, self.wanted[from_]) - before[from_]
+            change = np.stack([self.costs(held[at] + moving, self.wanted[at]) for at in range(len(SIDES))], axis=1)
+            change += leaving[:, None] - before  # (movable, sides)
             change[each, from_] = 0
-            group_, side = np.unravel_index(np.argmin(change), change.shape)
-            if change[group_, side] > -1e-9:  # nothing but rounding
+            best, side = np.unravel_index(np.argmin(change.round(DIGITS)), change.shape)
+            if side == from_[best]:
                 break
-            places[movable[group_]] = side
+            places[movable[best]] = side
         return places
 
     def cost(self, places: Places) -> float:
-        return float(self.costs(self.sides(places), self.wanted).sum())
+        return round(float(self.costs(self.held(places), self.wanted).sum()), DIGITS)
 
-    def sides(self, places: Places) -> Counts:
+    def held(self, places: Places) -> Counts:
+        """(groups,) -> (sides, strata)."""
         return np.array([self.strata[places == at].sum(axis=0) for at in range(len(SIDES))])
 
     def costs(self, counts: Counts, wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """counts (N, strata), wanted (N, 1) -> (N,)."""
-        off = (counts / self.strata.sum(axis=0) - wanted) ** 2 / wanted
+        off = (counts / self.strata.sum(axis=0) - wanted) ** 2 / wanted * self.weights
         missing = np.count_nonzero((counts == 0) & self.everywhere, axis=1)
-        total: npt.NDArray[np.float64] = off @ self.weights + MISSING * missing
+        total: npt.NDArray[np.float64] = off.sum(axis=1) + MISSING * missing
         return total
 
 
@@ -282,9 +282,6 @@ def random_places(number: int, rules: SplitParams) -> list[int]:
     ranks = np.random.default_rng(rules.seed).permutation(number)
     ends = np.cumsum(fractions(rules))[:-1] * number
     return [int(place) for place in np.searchsorted(ends, ranks, side="right")]
-
-
-# The memory: data/sides.csv.
 
 
 def read_sides(path: Path, rules: SplitParams) -> dict[Key, int]:
@@ -343,9 +340,6 @@ def sides_csv(pictures: Iterable[Picture], side_of: Mapping[str, str], rules: Sp
 def made_with(rules: SplitParams) -> str:
     decisive = rules.model_dump(include={"train", "val", "test", "seed", "group_by"})
     return f"# kept as long as split has {json.dumps(decisive, sort_keys=True, ensure_ascii=False)}"
-
-
-# What train reads, and the proof.
 
 
 def write_lists(folder: Path, pictures: Iterable[Picture], side_of: Mapping[str, str], yolo: Path) -> None:

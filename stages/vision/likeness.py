@@ -41,7 +41,7 @@ def hash_pictures(paths: Sequence[Path]) -> list[int | None]:
     hashes: list[int | None] = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(paths), desc="hash", unit="picture", disable=None) as progress,
+        tqdm(total=len(paths), desc="hash", unit="picture", disable=None, delay=2) as progress,
     ):
         for batch in pool.map(lambda batch: [_hash_file(path) for path in batch], batches):
             hashes += batch
