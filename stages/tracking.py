@@ -92,6 +92,7 @@ class TrackedRun:
         self.key = key
         self.run_id: str | None = None  # None while the server has not been reached
         self._address = address
+        self._server = _shown(address)  # its name in the journal
         self._journal = records
         self._client: MlflowClient | None = None
         self._in_doubt = True  # whether the server may have more than it is known to have
@@ -153,8 +154,8 @@ class TrackedRun:
         """Finished runs that this server was meant to get, and could not then."""
         for folder in journal.folders(local_folder() / "tracking") if self._client else []:
             left = Journal(folder)
-            waits = left.count_sent(self._address) < len(left.records)
-            if waits and left.status and left.opened.address == self._address:
+            waits = left.count_sent(self._server) < len(left.records)
+            if waits and left.status and left.opened.address == self._server:
                 run = TrackedRun(folder.parent.name, self._address, left)
                 run._send()
                 logger.info("run %s, which waited on disk, is now in MLflow", run.run_id)
@@ -185,7 +186,7 @@ class TrackedRun:
 
     def _find_run(self, client: "MlflowClient") -> str:
         """The run that was noted for this server, or was made and not noted, or is gone on with, or a new one."""
-        run_id = self._journal.run_id(self._address)
+        run_id = self._journal.run_id(self._server)
         if run_id is not None and not (self._in_doubt and _is_gone(client, run_id)):
             return run_id
         opened = self._journal.opened
@@ -196,11 +197,11 @@ class TrackedRun:
         if run is None:
             tags = {"training_key": self.key, "journal": opened.id}
             run = client.create_run(experiment_id, opened.time, tags, opened.name)
-        self._journal.acknowledge(self._address, run.info.run_id, 0)
+        self._journal.acknowledge(self._server, run.info.run_id, 0)
         return str(run.info.run_id)
 
     def _send_records(self, client: "MlflowClient", run_id: str) -> None:
-        count = self._journal.count_sent(self._address)
+        count = self._journal.count_sent(self._server)
         for batch in _batches(self._journal.records[count:]):
             try:
                 with mlflow_errors(self._address):
@@ -209,7 +210,7 @@ class TrackedRun:
                 probe(self._address)  # raises unless it is MLflow that refuses, which it would do again
                 logger.warning("%s; left out", error)
             count += len(batch)
-            self._journal.acknowledge(self._address, run_id, count)
+            self._journal.acknowledge(self._server, run_id, count)
             for record in batch:
                 if isinstance(record, Artifact):
                     shutil.rmtree((self._journal.folder / record.copy_path).parent, ignore_errors=True)
@@ -405,7 +406,7 @@ def _journal(key: str, name: str | None, address: str, resume: bool) -> Journal:
         latest = Journal(existing[-1])
         if resume or (latest.status is None and not latest.metrics):
             return latest
-    return Journal.begin(root, key, name=name, address=address, adopts=resume, time=_now())
+    return Journal.begin(root, key, name=name, address=_shown(address), adopts=resume, time=_now())
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,0 +1,145 @@
+"""models/release.json <-> Release: all that serving knows about a model."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.files import read_json
+from stages.params import StageError
+
+ONNX_FILE = "detector.onnx"  # its name in the registry, whatever it was called before
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """Frozen, and the same on every machine: no clock, no path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClassMetrics(Part):
+    """Of the test pictures; None where none of them shows the class."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    ap50: float | None
+    ap50_95: float | None
+
+
+class Metrics(Part):
+    """Of the test pictures, as evaluate writes them; what else stands there is left to MLflow and DVC."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    map50: float | None
+    map50_95: float | None
+    count_accuracy: float | None
+    count_accuracy_low: float | None
+    count_accuracy_high: float | None
+    count_mae: float | None
+    classes: dict[str, ClassMetrics]
+
+
+class PrecisionMetrics(Part):
+    """What tells whether this precision may serve in place of f32."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    map50: float | None
+    count_accuracy: float | None
+    latency_ms: float | None = None
+
+
+class Thresholds(Part):
+    confidence: float  # chosen on val
+    iou: float
+    max_boxes: int
+
+
+class Failure(Part):
+    gate: str
+    value: float | None  # None: there is none
+    needed: float | None
+    text: str
+
+
+class Comparison(Part):
+    """Count accuracy of the challenger minus the champion's, on the same test pictures."""
+
+    champion: str  # its version
+    pictures: int
+    difference: float
+    low: float  # of the 95 % interval
+    high: float
+
+
+class Gates(Part):
+    passed: bool
+    failures: list[Failure]
+    comparison: Comparison | None  # None: there was no other champion
+
+
+class Lineage(Part):
+    """Where the model came from. None: no DVC, no git, or no MLflow within reach when it was released."""
+
+    data: str | None  # what DVC calls data/yolo
+    lock: str | None  # stages.lineage.lock_hash of dvc.lock
+    git: str | None
+    training_key: str
+    run_id: str | None
+    params: dict[str, Any]
+
+
+class Release(Part):
+    schema_version: Literal[1] = 1
+    name: str
+    file: str
+    sha256: str
+    classes: list[str]
+    counts: list[int | None]
+    thresholds: Thresholds
+    precisions: dict[str, PrecisionMetrics]
+    metrics: Metrics
+    gates: Gates
+    input_profile: dict[str, Any]
+    lineage: Lineage
+
+    @property
+    def identity(self) -> str:
+        """sha256 of what decides its answers: the file and how its output is read. Equal identity: the same version."""
+        served = {
+            "file": self.sha256,
+            "classes": self.classes,
+            "counts": self.counts,
+            "thresholds": self.thresholds.model_dump(),
+            "precisions": sorted(self.precisions),
+        }
+        return hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_demo(self) -> bool:
+        """Trained on drawings only."""
+        return bool(self.lineage.params["pull"]["sources"] == ["demo"])
+
+
+def read_release(path: Path) -> Release:
+    """Raises StageError, naming the file and the first field that is not as this program knows it."""
+    return checked(Release, path, "register it again: dvc repro -f register")
+
+
+def checked(model: type[T], path: Path, remedy: str) -> T:
+    """The JSON file as a model; StageError names what is wrong in it, and the remedy."""
+    document = read_json(path)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise StageError(f"{path}: {field}: {first['msg'].lower()}; {remedy}") from None
