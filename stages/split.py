@@ -33,7 +33,7 @@ NAMED_TIES = ("session", "roboflow", "bytes")  # those that the ledger tells; li
 COLUMNS = ["kind", "source", "name", "side"]
 KINDS = ("session", "picture")
 
-TRIES = 20_000  # groups placed in all: a dozen groups in 200 orders, thousands in one or two
+MAX_ORDERS, PLACINGS = 100, 20_000  # a dozen groups are placed in 100 orders, 10,000 in two, more in one
 MOVES = 200  # of single groups, to even out what an order left; more groups than that are even already
 DIGITS = 6  # of a cost: what differs by less is equal, so that another processor's rounding decides nothing
 MISSING = 1e6  # the cost of a class that is missing on a side; unevenness costs some hundreds at most
@@ -185,13 +185,15 @@ def place(strata: Counts, settled: Places, rules: SplitParams) -> Places:
     """A side for every new group; settled ones stay. strata (groups, strata), settled and the answer (groups,).
 
     Each order of the new groups is placed one by one where the deficit is largest, then evened out by moving single
-    groups; the most even outcome is taken. The first order is by falling size, the others are drawn.
+    groups; the most even outcome is taken. The orders are drawn, the first of them then sorted by falling size.
     """
-    balance = Balance.of(strata, rules)
     new = np.flatnonzero(settled == NEW)
+    if not new.size:
+        return settled
+    balance = Balance.of(strata, rules)
     rng = np.random.default_rng(rules.seed)
-    orders = [new[np.argsort(-strata[new, 0], kind="stable")]]
-    orders += [rng.permutation(new) for _ in range(min(TRIES // max(len(new), 1), 200) - 1)]
+    orders = [rng.permutation(new) for _ in range(max(1, min(MAX_ORDERS, PLACINGS // len(new))))]
+    orders[0] = orders[0][np.argsort(-strata[orders[0], 0], kind="stable")]
     outcomes = (balance.even_out(balance.fill(settled, order), new) for order in orders)
     return min(outcomes, key=balance.cost)
 
@@ -232,7 +234,7 @@ class Balance:
         """Moves the one group that helps most, until none helps."""
         places = places.copy()
         each = np.arange(len(movable))
-        for _ in range(MOVES if len(movable) else 0):
+        for _ in range(MOVES):
             held = self.held(places)
             before = self.costs(held, self.wanted)  # (sides,)
             moving, from_ = self.strata[movable], places[movable]
