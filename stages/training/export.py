@@ -1,0 +1,79 @@
+"""The best state of a training -> detector.pt and detector.onnx: no date, path or origin in them, and one answer."""
+# mypy: disable-error-code="no-untyped-call"  # Ultralytics
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import openvino
+import torch
+import ultralytics
+from ultralytics.models import YOLO
+from ultralytics.nn.tasks import DetectionModel
+
+from stages.files import write_bytes
+from stages.params import StageError
+from stages.training.checkpoint import State
+from stages.vision.images import Image
+
+# What Ultralytics' own tools need to run the file; the rest of its metadata is dates, names of files and advertising.
+KEPT_METADATA = ("batch", "channels", "end2end", "imgsz", "names", "stride", "task")
+BOX_TOLERANCE = 0.1  # px of the network's input
+SCORE_TOLERANCE = 1e-3
+
+
+def write_detector(path: Path, state: State, names: dict[int, str], image_size: int) -> Path:
+    """A file that `YOLO(path)` loads, of the same bytes for the same weights."""
+    model = DetectionModel(state["architecture"], nc=len(names), verbose=False)
+    model.load_state_dict(state["best"])
+    model.names = names
+    model.half().eval().requires_grad_(requires_grad=False)
+    content = io.BytesIO()
+    train_args = {"task": "detect", "imgsz": image_size}
+    torch.save({"model": model, "train_args": train_args, "version": ultralytics.__version__}, content)
+    write_bytes(path, content.getvalue())
+    return path
+
+
+def write_onnx(detector: Path, image_size: int) -> Path:
+    """Beside detector. (1, 3, size, size) RGB in [0, 1] -> (1, 4 + classes, anchors), boxes in px, none suppressed."""
+    path = Path(YOLO(detector).export(format="onnx", imgsz=image_size, simplify=False, device="cpu"))
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key in KEPT_METADATA}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    write_bytes(path, model.SerializeToString(deterministic=True))
+    return path
+
+
+def check_onnx(path: Path, detector: Path, pictures: Iterable[Image]) -> dict[str, float]:
+    """The greatest differences between the two files' answers. Raises StageError when one is above its tolerance."""
+    reference: Any = YOLO(detector).model
+    reference.float().eval()
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    size = compiled.input(0).shape[2]
+    difference = {"boxes_px": 0.0, "scores": 0.0}
+    for picture in pictures:
+        tensor = _tensor(picture, size)
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(tensor))[0].numpy()
+        answer = compiled(tensor)[0]
+        if answer.shape != expected.shape:
+            raise StageError(f"{path}: answers {answer.shape} where {detector.name} answers {expected.shape}")
+        apart = np.abs(answer - expected)[0]
+        difference["boxes_px"] = max(difference["boxes_px"], float(apart[:4].max()))
+        difference["scores"] = max(difference["scores"], float(apart[4:].max()))
+    if difference["boxes_px"] > BOX_TOLERANCE or difference["scores"] > SCORE_TOLERANCE:
+        allowed = f"allowed {BOX_TOLERANCE} px and {SCORE_TOLERANCE}"
+        raise StageError(f"{path}: differs from {detector.name} by {difference} on val pictures; {allowed}")
+    return difference
+
+
+def _tensor(picture: Image, size: int) -> npt.NDArray[np.float32]:
+    square = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(square.transpose(2, 0, 1)[None].astype(np.float32) / 255)
