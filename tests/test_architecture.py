@@ -15,12 +15,12 @@ MODULES = sorted(path for folder in ("stages", "serve", "ops") for path in (ROOT
 
 # A library with behaviour of its own has one home, so that its faults have one too.
 HOMES = {
-    "ultralytics": ["stages/train.py"],
-    "torch": ["stages/train.py"],
+    "ultralytics": ["stages/train.py", "stages/training/"],
+    "torch": ["stages/train.py", "stages/training/"],
     "mlflow": ["stages/tracking.py", "stages/registry.py"],
     "picsellia": ["stages/sources/picsellia.py"],
     "litserve": ["serve/"],
-    "openvino": ["stages/vision/detector.py", "stages/train.py"],
+    "openvino": ["stages/vision/detector.py"],
 }
 
 VISION_MAY = ("stages.vision", "stages.params", "stages.files")
