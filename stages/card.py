@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.release import Gates, Metrics, Release
+from stages.release import Comparison, Gates, Metrics, Release
 
 
 def model_card(release: Release, ledger: Mapping[str, Any], pictures: Mapping[str, int]) -> str:
@@ -13,7 +13,7 @@ def model_card(release: Release, ledger: Mapping[str, Any], pictures: Mapping[st
         f"# {release.name}",
         "Finds hands in a picture and tells how many fingers each holds up; the product is their sum, the count.",
         f"`{release.file}`, sha256 `{release.sha256}`.",
-        "## Gates\n" + _gates(release.gates),
+        "## Gates\n" + _gates(release.gates, release.comparison),
         "## Scores on the test pictures\n" + _scores(release.metrics, release.thresholds.confidence),
         _classes(release.metrics),
         "## Precisions\n"
@@ -31,9 +31,9 @@ def model_card(release: Release, ledger: Mapping[str, Any], pictures: Mapping[st
     return "\n\n".join(parts) + "\n"
 
 
-def _gates(gates: Gates) -> str:
+def _gates(gates: Gates, seen: Comparison | None) -> str:
     lines = ["All passed." if gates.passed else "Failed:"] + [f"- {failure.text}" for failure in gates.failures]
-    if (seen := gates.comparison) is not None:
+    if seen is not None:
         lines.append(
             f"\nAgainst the champion, version {seen.champion}, on the same {seen.pictures} pictures: count accuracy "
             f"{seen.difference:+.4f} (95 % interval {seen.low:+.4f} to {seen.high:+.4f})."

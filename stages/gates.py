@@ -9,9 +9,9 @@ from stages.params import RegisterParams
 from stages.release import Comparison, Failure, Gates, Metrics
 
 
-def judged(failures: Iterable[Failure], comparison: Comparison | None = None) -> Gates:
+def judged(failures: Iterable[Failure]) -> Gates:
     found = list(failures)
-    return Gates(passed=not found, failures=found, comparison=comparison)
+    return Gates(passed=not found, failures=found)
 
 
 def below_floors(metrics: Metrics, floors: RegisterParams, may_be_absent: Sequence[str]) -> Iterator[Failure]:

@@ -49,7 +49,8 @@ def register(
     write_json(release, draft.model_dump(mode="json"))
     try:
         registry = Registry(draft.name)
-        final = draft.model_copy(update={"gates": gates(draft, registry, params, yolo, splits, evaluation)})
+        gates, comparison = judge(draft, registry, params, yolo, splits, evaluation)
+        final = draft.model_copy(update={"gates": gates, "comparison": comparison})
         write_json(release, final.model_dump(mode="json"))
         version = publish(final, registry, onnx, model_card(final, read_json(yolo / "ledger.json"), sizes(splits)))
     except ServerAway as error:
@@ -74,6 +75,7 @@ def draft_release(params: Params, yolo: Path, onnx: Path, evaluation: Path, run:
         precisions=scores.precisions,
         metrics=Metrics.model_validate(scores.model_dump()),
         gates=judged([not_compared("MLflow could not be reached")]),
+        comparison=None,
         input_profile=read_json(evaluation / "input_profile.json"),
         lineage=Lineage(
             data=checkout.data,
@@ -86,11 +88,13 @@ def draft_release(params: Params, yolo: Path, onnx: Path, evaluation: Path, run:
     )
 
 
-def gates(draft: Release, registry: Registry, params: Params, yolo: Path, splits: Path, evaluation: Path) -> Gates:
+def judge(
+    draft: Release, registry: Registry, params: Params, yolo: Path, splits: Path, evaluation: Path
+) -> tuple[Gates, Comparison | None]:
     failures = list(below_floors(draft.metrics, params.register_, params.convert.may_be_absent))
     champion = registry.with_alias("champion")
     if champion is None or champion.identity == draft.identity:
-        return judged(failures)
+        return judged(failures), None
     try:
         with TemporaryDirectory() as folder:
             files = Path(folder) / "champion"
@@ -99,10 +103,10 @@ def gates(draft: Release, registry: Registry, params: Params, yolo: Path, splits
     except ServerAway:
         raise
     except StageError as error:  # the champion cannot be read: that must not keep the challenger from its version
-        return judged([*failures, not_compared(str(error))])
+        return judged([*failures, not_compared(str(error))]), None
     failures += worse_than_champion(comparison, params.register_.margin)
     failures += demo_for_real(draft.is_demo, released.is_demo)
-    return judged(failures, comparison)
+    return judged(failures), comparison
 
 
 def against(

@@ -83,7 +83,6 @@ class Comparison(Part):
 class Gates(Part):
     passed: bool
     failures: list[Failure]
-    comparison: Comparison | None  # None: there was no other champion
 
 
 class Lineage(Part):
@@ -108,6 +107,7 @@ class Release(Part):
     precisions: dict[str, PrecisionMetrics]
     metrics: Metrics
     gates: Gates
+    comparison: Comparison | None  # None: there was no other champion
     input_profile: dict[str, Any]
     lineage: Lineage
 

@@ -95,7 +95,7 @@ class TrackedRun:
         self._server = _shown(address)  # its name in the journal
         self._journal = records
         self._client: MlflowClient | None = None
-        self._in_doubt = True  # whether the server may have more than it is known to have
+        self._in_doubt = True  # whether a kill or a broken connection may have hidden that something arrived
         self._next_try = 0.0
         self._warned = False
 
@@ -218,9 +218,10 @@ class TrackedRun:
     def _send_batch(self, client: "MlflowClient", run_id: str, batch: Sequence[Logged]) -> None:
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 -- seconds
 
+        may_have_more = self._in_doubt or self._journal.opened.adopts
         match batch[0]:
             case Params(values=values):
-                there = client.get_run(run_id).data.params if self._in_doubt else {}
+                there = client.get_run(run_id).data.params if may_have_more else {}
                 params = [Param(name, text) for name, text in values.items() if name not in there]
                 client.log_batch(run_id, params=params)
             case Tags(values=values):
@@ -228,7 +229,7 @@ class TrackedRun:
             case Metrics():
                 records = [record for record in batch if isinstance(record, Metrics)]
                 metrics = [Metric(name, value, r.time, r.step) for r in records for name, value in r.values.items()]
-                client.log_batch(run_id, metrics=_not_there(client, run_id, metrics) if self._in_doubt else metrics)
+                client.log_batch(run_id, metrics=_not_there(client, run_id, metrics) if may_have_more else metrics)
             case Artifact(copy_path=copy_path, folder=folder):
                 copy = self._journal.folder / copy_path
                 if copy.exists():  # it is gone where one server got it and this is another
@@ -332,13 +333,13 @@ def _no_entry(address: str, answer: str) -> StageError:
     )
 
 
-def _shown(address: str) -> str:
-    """Without the password that an address may hold."""
-    return re.sub(r"//[^/@]*@", "//", address)
+def _shown(text: str) -> str:
+    """Without the password that an address in it may hold."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _first_line(text: str) -> str:
-    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), "")
+    return _shown(next((line.strip()[:200] for line in text.splitlines() if line.strip()), ""))
 
 
 def _experiment_name() -> str:
