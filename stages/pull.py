@@ -35,7 +35,7 @@ def pull(params: Params, raw: Path) -> None:
     with whole_directory(raw) as partial:
         (partial / "images").mkdir()
         stream = chain.from_iterable(source.assets for source in sources)
-        for found in tqdm(stream, total=expected, unit="picture", desc="pull", disable=None):
+        for found in tqdm(stream, total=expected, unit="picture", desc="pull", disable=None, delay=2):
             asset = describe(found)
             (partial / "images" / asset.file).write_bytes(found.content)
             assets.append(asset)

@@ -1,4 +1,4 @@
-"""COCO (JSON lists of pictures and boxes) -> assets: listed without a box is background, not listed is not annotated."""
+"""COCO (JSON lists of pictures and boxes) -> assets: listed without a box is background, unlisted is not annotated."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.params import StageError
 from stages.sources import SourceAsset
-from stages.sources.layout import asset_at, split_of
+from stages.sources.layout import asset_at, place_of, split_of
 from stages.sources.tree import Tree, suffix
 from stages.vision.annotations import ACCEPTED, Annotation, Pixels, Rectangle
 
@@ -143,19 +143,22 @@ def around(polygons: Any, where: str) -> tuple[float, float, float, float]:
 
 
 def locate(file_name: str, path: str, by_name: dict[str, list[str]], where: str) -> str:
-    """The picture that the JSON at path means: beside it, or ending alike and in the split that path speaks of."""
+    """The picture that the JSON at path means: beside it, in the same place or split, or alone of its name."""
     beside = (PurePosixPath(path).parent / file_name).as_posix()
     ending = f"/{file_name.replace(chr(92), '/').removeprefix('./')}"
-    candidates = [picture for picture in by_name.get(PurePosixPath(ending).name, ()) if f"/{picture}".endswith(ending)]
-    if beside in candidates:
-        return beside
-    if len(candidates) > 1:
-        candidates = [picture for picture in candidates if split_of(picture) == spoken_split(path)]
-    if not candidates:
+    alike = [picture for picture in by_name.get(PurePosixPath(ending).name, ()) if f"/{picture}".endswith(ending)]
+    narrowed = (
+        [picture for picture in alike if picture == beside],
+        [picture for picture in alike if place_of(picture) == place_of(beside)],
+        [picture for picture in alike if split_of(picture) == spoken_split(path)],
+        alike,
+    )
+    for pictures in narrowed:
+        if len(pictures) == 1:
+            return pictures[0]
+    if not alike:
         raise StageError(f"{where}/{path}: {file_name!r}: its picture is missing; add it")
-    if len(candidates) > 1:
-        raise StageError(f"{where}/{path}: {file_name!r} may be {' or '.join(candidates)}; write the folder before it")
-    return candidates[0]
+    raise StageError(f"{where}/{path}: {file_name!r} may be {' or '.join(alike)}; write the folder before it")
 
 
 def spoken_split(path: str) -> str | None:

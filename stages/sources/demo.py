@@ -131,7 +131,7 @@ def rehearse(number: int, width: int, height: int, rng: Rng) -> list[list[Hand]]
 
 def pose_hand(shows: int, centre: float, alone: bool, width: int, height: int, rng: Rng) -> Hand:
     """One alone is larger and may leave the picture below, so that its box reaches over the edge."""
-    low, high = (0.21, 0.29) if alone else (0.17, 0.215)
+    low, high = (0.22, 0.30) if alone else (0.18, 0.23)
     leaves = alone and rng.random() < 0.15
     ways = RAISED.get(shows)
     pose = Pose(
