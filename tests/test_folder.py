@@ -276,6 +276,28 @@ def test_coco_files_of_several_splits_find_their_own_pictures(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize("file_name", ["a.png", "./a.png", "images/a.png", "images\\a.png", "../images/a.png"])
+def test_coco_names_a_picture_by_any_path_to_it(file_name: str, tmp_path: Path) -> None:
+    write(tmp_path / "annotations" / "instances.json", coco_json({file_name: [HAND]}))
+    write(tmp_path / "images" / "a.png", PNG)
+    write(tmp_path / "images" / "b" / "a.png", PNG)
+    assert [boxes_of(asset) for asset in read(tmp_path)] == [[HAND], None]
+
+
+def test_a_list_of_classes_beside_other_annotations_makes_no_yolo_set(tmp_path: Path) -> None:
+    write_voc(tmp_path, ONE)
+    write(tmp_path / "classes.txt", "5-hand")
+    assert [boxes_of(asset) for asset in read(tmp_path)] == [[HAND]]
+
+
+def test_a_list_of_classes_makes_one_set_of_the_folders_beside_it(tmp_path: Path) -> None:
+    for session in ("monday", "tuesday"):
+        write(tmp_path / session / "images" / "a.png", PNG)
+        write(tmp_path / session / "labels" / "a.txt", "0 .5 .5 .5 .5")
+    write(tmp_path / "data.yaml", "names: [a]")
+    assert [asset.key for asset in read(tmp_path)] == ["monday/images/a.png", "tuesday/images/a.png"]
+
+
 def test_an_unreadable_picture_is_handed_on_for_convert_to_exclude(tmp_path: Path) -> None:
     write_yolo(tmp_path, ONE)
     write(tmp_path / "images" / "a.png", b"")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -144,11 +145,13 @@ def around(polygons: Any, where: str) -> tuple[float, float, float, float]:
 
 def locate(file_name: str, path: str, by_name: dict[str, list[str]], where: str) -> str:
     """The picture that the JSON at path means: beside it, in the same place or split, or alone of its name."""
-    beside = (PurePosixPath(path).parent / file_name).as_posix()
-    ending = f"/{file_name.replace(chr(92), '/').removeprefix('./')}"
-    alike = [picture for picture in by_name.get(PurePosixPath(ending).name, ()) if f"/{picture}".endswith(ending)]
+    file_name = posixpath.normpath(file_name.replace("\\", "/"))
+    beside = posixpath.normpath(posixpath.join(posixpath.dirname(path), file_name))
+    same_name = by_name.get(posixpath.basename(file_name), [])
+    if beside in same_name:
+        return beside
+    alike = [picture for picture in same_name if f"/{picture}".endswith(f"/{file_name}")]
     narrowed = (
-        [picture for picture in alike if picture == beside],
         [picture for picture in alike if place_of(picture) == place_of(beside)],
         [picture for picture in alike if split_of(picture) == spoken_split(path)],
         alike,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from stages.params import DemoParams
 from stages.sources import Source, SourceAsset
@@ -19,7 +18,6 @@ from stages.sources.hand import (
     MIDDLE,
     RING,
     THUMB,
-    Colour,
     Look,
     Pose,
     box_of,
@@ -27,6 +25,7 @@ from stages.sources.hand import (
     paint_silhouette,
 )
 from stages.sources.scene import Rng, paint_scene, soften
+from stages.sources.strokes import Colour
 from stages.vision.annotations import ACCEPTED, Annotation, Rectangle
 from stages.vision.images import Image, encode_jpeg
 
@@ -98,9 +97,13 @@ def draw(params: DemoParams) -> Source:
 def drawings(params: DemoParams) -> Iterator[SourceAsset]:
     for first in range(0, params.pictures, FRAMES):
         number = first // FRAMES
-        session = open_session(number, params.image_size, np.random.default_rng([params.seed, number]))
+        session = open_session(number, params.image_size, generator(params.seed, number))
         for picture in range(first, min(first + FRAMES, params.pictures)):
-            yield photograph(session, picture, np.random.default_rng([params.seed, number, picture]))
+            yield photograph(session, picture, generator(params.seed, number, picture))
+
+
+def generator(*entropy: int) -> Rng:
+    return np.random.Generator(np.random.PCG64(entropy))
 
 
 def open_session(number: int, side: int, rng: Rng) -> Session:
@@ -181,9 +184,10 @@ def tremble(pose: Pose, rng: Rng) -> Pose:
 
 
 def stray(session: Session) -> Hand:
+    """An open hand of which the picture's left edge leaves a sliver."""
     unit = 0.2 * min(session.width, session.height)
-    pose = Pose(-0.36 * unit, 0.6 * session.height, unit, 0, False, True, 1, RAISED[5][0])
-    return Hand(pose, 5)
+    x, y = -0.36 * unit, 0.6 * session.height
+    return Hand(Pose(x, y, unit, turn=0, mirrored=False, palm_side=True, spread=1, raised=RAISED[5][0]), 5)
 
 
 def uniform(rng: Rng, low: float, high: float) -> float:
@@ -238,7 +242,7 @@ def moved(image: Image, right: int, down: int) -> Image:
 
 
 def smear(image: Image) -> Image:
-    wide: npt.NDArray[np.uint16] = np.pad(image, ((0, 0), (1, 1), (0, 0)), "edge").astype(np.uint16)
+    wide = np.pad(image, ((0, 0), (1, 1), (0, 0)), "edge").astype(np.uint16)
     return ((wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]) // 3).astype(np.uint8)
 
 

@@ -87,9 +87,10 @@ def sets_in(tree: Tree, path: Path, inside: str, name: str) -> list[Set]:
 
 
 def is_one_set(here: Tree, folders: list[str]) -> bool:
-    """Pictures or annotations lie at its top, or folders such as a set is made of."""
+    """Pictures, annotations or a list of classes lie at its top, or folders such as a set is made of."""
     top = replace(here, paths=tuple(path for path in here.paths if "/" not in path))
-    return any(is_layout(folder) for folder in folders) or bool(top.pictures() or formats(top))
+    named = yolo.class_names(top) is not None
+    return named or any(is_layout(folder) for folder in folders) or bool(top.pictures() or formats(top))
 
 
 def format_of(here: Tree) -> str:

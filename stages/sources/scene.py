@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.sources.hand import Colour, fill, mixed, polygon, scaled, stretch
+from stages.sources.strokes import Colour, fill, mixed, polygon, scaled, stretch
 from stages.vision.images import Image
 
 Canvas = Image

@@ -37,7 +37,7 @@ class Label:
 
 
 def recognises(tree: Tree) -> bool:
-    return bool(label_files(tree)) or class_names(tree) is not None
+    return bool(label_files(tree))
 
 
 def read(tree: Tree) -> Iterator[SourceAsset]:
