@@ -15,7 +15,6 @@ from stages.lineage import LOCK_FILE, read_checkout
 from stages.params import PARAMS_FILE, DetectParams, Params, StageError
 from stages.registry import Registry, Version
 from stages.release import (
-    ONNX_FILE,
     Comparison,
     Gates,
     Lineage,
@@ -67,7 +66,6 @@ def draft_release(params: Params, yolo: Path, onnx: Path, evaluation: Path, run:
     scores = checked(Evaluation, evaluation / "metrics.json", "score it again: dvc repro -f evaluate")
     return Release(
         name=params.register_.model_name,
-        file=ONNX_FILE,
         sha256=sha256_of(onnx),
         classes=vocabulary.classes,
         counts=vocabulary.counts,

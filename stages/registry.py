@@ -87,12 +87,13 @@ class Registry:
         with whole_directory(folder) as partial:
             with mlflow_errors(self._address):
                 source = self._client.get_model_version_download_uri(self.name, version.number)
-                download_artifacts(artifact_uri=source, dst_path=str(partial), tracking_uri=self._address)
+                for name in (ONNX_FILE, RELEASE_FILE, CARD_FILE):
+                    download_artifacts(f"{source}/{name}", dst_path=str(partial), tracking_uri=self._address)
             release = read_release(partial / RELEASE_FILE)
-            found = sha256_of(partial / release.file)
+            found = sha256_of(partial / ONNX_FILE)
             if not found == release.sha256 == version.sha256:
                 raise StageError(
-                    f"{self.name} version {version.number}: {release.file} has the sha256 {found}, registered was "
+                    f"{self.name} version {version.number}: {ONNX_FILE} has the sha256 {found}, registered was "
                     f"{version.sha256}: the artifact store changed it; register the model again: dvc repro -f register"
                 )
         return release

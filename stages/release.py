@@ -3,14 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.files import read_json
 from stages.params import StageError
 
-ONNX_FILE = "detector.onnx"  # its name in the registry, whatever it was called before
+ONNX_FILE: Final = "detector.onnx"  # its name in the registry, whatever it was called before
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -99,7 +99,7 @@ class Lineage(Part):
 class Release(Part):
     schema_version: Literal[1] = 1
     name: str
-    file: str
+    file: Literal["detector.onnx"] = ONNX_FILE
     sha256: str
     classes: list[str]
     counts: list[int | None]

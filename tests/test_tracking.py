@@ -80,7 +80,7 @@ def test_dvc_names_the_main_checkout_to_temporary_experiments(tmp_path: Path) ->
     (tmp_path / "params.yaml").write_text("number: 1\n")
     (tmp_path / "stage.py").write_text(code)
     (tmp_path / "dvc.yaml").write_text(
-        f"stages:\n  one:\n    cmd: {sys.executable} stage.py\n    params: [number]\n    outs: [out: {{cache: false}}]\n"
+        f"stages: {{one: {{cmd: {sys.executable} stage.py, params: [number], outs: [out: {{cache: false}}]}}}}"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_"))}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

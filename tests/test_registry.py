@@ -1,0 +1,128 @@
+"""Versions in a real MLflow registry: registered, found, aliased, downloaded and checked."""
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stages.params import StageError
+from stages.registry import Registry, Version
+from stages.tracking import ServerAway, connect, open_run, tracking_uri
+from tests.mlflow_server import MlflowServer
+from tests.released import model, release
+
+
+@pytest.fixture
+def registry(local_store: Path) -> Iterator[Registry]:
+    assert local_store
+    return Registry("fingers")
+
+
+def registered(registry: Registry, onnx: Path, key: str = "k", **changes: object) -> Version:
+    run_id = open_run(key, name="", resume=True).run_id
+    return registry.register(release(onnx, run_id, **changes), onnx, "# fingers\n")
+
+
+def test_an_empty_registry_has_no_champion_and_no_version(registry: Registry, tmp_path: Path) -> None:
+    assert registry.with_alias("champion") is None
+    assert registry.find(release(model(tmp_path / "a.onnx"), "run").identity) is None
+    registered(registry, tmp_path / "a.onnx")
+    assert registry.with_alias("champion") is None
+
+
+def test_the_same_model_is_one_version_also_from_another_training(registry: Registry, tmp_path: Path) -> None:
+    onnx = model(tmp_path / "a.onnx")
+    first = registered(registry, onnx)
+    assert registered(registry, onnx) == first
+    assert registered(registry, onnx, key="again") == first
+    assert registered(registry, model(tmp_path / "b.onnx", count=4)).number == "2"
+
+
+def test_the_same_file_with_another_threshold_answers_otherwise_and_is_another_version(
+    registry: Registry, tmp_path: Path
+) -> None:
+    onnx = model(tmp_path / "a.onnx")
+    first = registered(registry, onnx)
+    second = registered(registry, onnx, thresholds={"confidence": 0.1, "iou": 0.6, "max_boxes": 20})
+    assert registry.download(first, tmp_path / "first").thresholds.confidence == 0.4
+    assert registry.download(second, tmp_path / "second").thresholds.confidence == 0.1
+
+
+def test_registering_again_brings_release_and_card_up_to_date(registry: Registry, tmp_path: Path) -> None:
+    onnx = model(tmp_path / "a.onnx")
+    registered(registry, onnx, gates={"passed": False, "failures": []})
+    version = registered(registry, onnx)
+    assert registry.download(version, tmp_path / "files").gates.passed
+
+
+def test_a_version_comes_back_as_it_was_registered(registry: Registry, tmp_path: Path) -> None:
+    onnx = model(tmp_path / "models/another_name.onnx")
+    registry.set_alias("champion", registered(registry, onnx))
+    champion = registry.with_alias("champion")
+    assert champion
+    found = registry.download(champion, tmp_path / "files")
+    assert found == release(onnx, champion.run_id)
+    assert (tmp_path / "files" / found.file).read_bytes() == onnx.read_bytes()
+    assert (tmp_path / "files/README.md").read_text() == "# fingers\n"
+
+
+def test_a_file_that_the_store_changed_is_not_handed_out(registry: Registry, tmp_path: Path) -> None:
+    version = registered(registry, model(tmp_path / "a.onnx"))
+    (stored,) = (tmp_path / ".local/mlflow/artifacts").rglob("detector.onnx")
+    stored.write_bytes(stored.read_bytes() + b"x")
+    with pytest.raises(StageError, match=r"fingers version 1: detector.onnx has the sha256"):
+        registry.download(version, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
+def test_mlflow_shows_card_and_signature(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.models import get_model_info
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
+    version = registered(registry, model(tmp_path / "a.onnx"))
+    shown = connect(tracking_uri()).get_model_version("fingers", version.number)
+    assert shown.description == "# fingers\n"
+    info = get_model_info("models:/fingers/1")
+    assert list(info.flavors) == ["onnx"]
+    assert info.signature.inputs.to_dict() == [
+        {"name": "images", "type": "tensor", "tensor-spec": {"dtype": "float32", "shape": (1, 3, 64, 64)}}
+    ]
+    assert info.signature.outputs.input_names() == ["output0"]
+
+
+def test_a_champion_that_somebody_made_by_hand_equals_none_of_ours(registry: Registry, tmp_path: Path) -> None:
+    client = connect(tracking_uri())
+    client.create_registered_model("fingers")
+    made = client.create_model_version("fingers", (tmp_path / "theirs").as_uri())
+    client.set_registered_model_alias("fingers", "champion", made.version)
+    champion = registry.with_alias("champion")
+    assert champion
+    assert champion.identity == ""
+    with pytest.raises(StageError):
+        registry.download(champion, tmp_path / "files")
+
+
+@pytest.mark.usefixtures("local_store")
+def test_a_registry_out_of_reach_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(ServerAway, match=r"MLflow at http://127.0.0.1:9 cannot be reached"):
+        Registry("fingers")
+
+
+@pytest.mark.slow
+def test_a_server_keeps_versions_as_a_file_store_does(
+    local_store: Path, running_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running_server.address)
+    registry = Registry("fingers")
+    onnx = model(local_store / "a.onnx")
+    version = registered(registry, onnx)
+    assert registered(registry, onnx) == version
+    registry.set_alias("champion", version)
+    assert registry.with_alias("champion") == version
+    assert registry.download(version, local_store / "files").sha256 == version.sha256
+    # the request by which MLflow's own page of a version finds the signature
+    page = f"{running_server.address}/model-versions/get-artifact?path=MLmodel&name=fingers&version={version.number}"
+    with urllib.request.urlopen(page, timeout=10) as answer:  # noqa: S310 -- loopback
+        assert b"signature:" in answer.read()
