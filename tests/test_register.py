@@ -1,9 +1,10 @@
 """Which models become champion, what is written about them, and what happens when MLflow is not there."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from stages.files import read_json, write_json, write_text
 from stages.gates import below_floors, compare, demo_for_real, worse_than_champion
 from stages.params import StageError
 from stages.register import register
-from stages.registry import Registry
+from stages.registry import Alias, Registry
 from stages.release import Comparison, Metrics, read_release
 from stages.tracking import connect, tracking_uri
 from tests.native import params
@@ -113,9 +114,14 @@ class World:
     release: Path
 
     def register(
-        self, seen: int = 3, key: str = "k", sources: Sequence[str] = ("folder",), truth: int = 3, **changes: object
+        self,
+        seen: int = 3,
+        key: str = "k",
+        sources: Sequence[str] = ("folder",),
+        truth: int = 3,
+        changes: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        """A training with this key made a detector that sees `seen` fingers in every picture."""
+        """A training with this key made a detector that sees `seen` fingers in every picture; changes: of params."""
         onnx = model(self.root / "models/detector.onnx", seen)
         training, evaluation = self.root / "models/train", self.root / "models/evaluate"
         write_json(training / "run.json", {"key": key})
@@ -131,7 +137,8 @@ class World:
     def aliases(self) -> dict[str, str]:
         """Alias: the number of its version."""
         registry = Registry("fingers")
-        found = {alias: registry.with_alias(alias) for alias in ("challenger", "champion")}  # type: ignore[arg-type]
+        aliases: tuple[Alias, ...] = ("challenger", "champion")
+        found = {alias: registry.with_alias(alias) for alias in aliases}
         return {alias: version.number for alias, version in found.items() if version}
 
     def failed(self) -> list[str]:
@@ -172,7 +179,7 @@ def test_a_model_below_a_floor_is_registered_and_does_not_become_champion(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        world.register(**{"register.min_map50": 0.99})
+        world.register(changes={"register.min_map50": 0.99})
     assert world.aliases() == {"challenger": "1"}
     assert world.failed() == ["mAP50"]
     said = "mAP50 0.9500, needed 0.99: 0.0400 too low"
@@ -182,7 +189,7 @@ def test_a_model_below_a_floor_is_registered_and_does_not_become_champion(
 
 def test_required_gates_end_with_an_error_after_all_is_written(world: World) -> None:
     with pytest.raises(StageError, match=r"release.json: 1 gates failed, and register.require_gates is true"):
-        world.register(**{"register.min_map50": 0.99, "register.require_gates": True})
+        world.register(changes={"register.min_map50": 0.99, "register.require_gates": True})
     assert world.aliases() == {"challenger": "1"}
     assert world.failed() == ["mAP50"]
 
@@ -195,7 +202,7 @@ def test_a_worse_model_does_not_replace_the_champion_and_an_equal_one_does(world
     seen = read_release(world.release).comparison
     assert seen
     assert (seen.champion, seen.difference, seen.low, seen.high, seen.pictures) == ("1", -1.0, -1.0, -1.0, 10)
-    world.register(seen=3, key="equal", **{"detect.max_boxes": 10})
+    world.register(seen=3, key="equal", changes={"detect.max_boxes": 10})
     assert world.aliases() == {"challenger": "3", "champion": "3"}
 
 
@@ -211,9 +218,9 @@ def test_a_model_is_compared_on_the_pictures_of_today(world: World) -> None:
 
 def test_a_demo_does_not_replace_a_real_champion_and_is_replaced_by_one(world: World) -> None:
     world.register(sources=["demo"])
-    world.register(sources=["demo", "folder"], key="real", **{"detect.max_boxes": 10})
+    world.register(sources=["demo", "folder"], key="real", changes={"detect.max_boxes": 10})
     assert world.aliases() == {"challenger": "2", "champion": "2"}
-    world.register(sources=["demo"], key="drawn", **{"detect.max_boxes": 5})
+    world.register(sources=["demo"], key="drawn", changes={"detect.max_boxes": 5})
     assert world.aliases() == {"challenger": "3", "champion": "2"}
     assert world.failed() == ["demo"]
 
@@ -263,9 +270,9 @@ def test_without_mlflow_the_release_is_written_and_the_stage_says_what_is_missin
 def test_scores_of_another_shape_are_named(world: World, file: str, content: object, said: str) -> None:
     world.register()
     write_json(world.root / "models/evaluate" / file, content)
-    places = [world.root / "models" / name for name in ("detector.onnx", "train", "evaluate")]
+    onnx, training, evaluation = (world.root / "models" / name for name in ("detector.onnx", "train", "evaluate"))
     with pytest.raises(StageError) as error:
-        register(params(), world.yolo, world.splits, *places, world.release)
+        register(params(), world.yolo, world.splits, onnx, training, evaluation, world.release)
     assert said in str(error.value)
 
 

@@ -1,7 +1,6 @@
 """Versions in a real MLflow registry: registered, found, aliased, downloaded and checked."""
 
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tests.released import model, release
 
 
 @pytest.fixture
-def registry(local_store: Path) -> Iterator[Registry]:
+def registry(local_store: Path) -> Registry:
     assert local_store
     return Registry("fingers")
 
