@@ -437,6 +437,10 @@ BAD = {
     "yolo_short": (yolo("0 .5 .5 .5"), "line 2: '0 .5 .5 .5': 3 numbers after the class"),
     "yolo_negative": (yolo("0 .5 .5 -.5 .5"), "line 2: '0 .5 .5 -.5 .5': width and height"),
     "yolo_nan": (yolo("0 nan .5 .5 .5"), "line 2: '0 nan .5 .5 .5': coordinates"),
+    "yolo_two_labels": (
+        broken(write_yolo, "images/labels/a.txt", "0 .5 .5 .5 .5"),
+        "images/labels/a.txt and labels/a.txt label the same picture",
+    ),
     "yolo_picture_missing": (broken(write_yolo, "images/a.png", None), "labels/a.txt: its picture is missing"),
     "coco_not_json": (broken(write_coco, "annotations/instances.json", "{"), "instances.json: not JSON"),
     "coco_shape": (coco(images={"file_name": 3}), "instances.json: images.0.file_name: 3: "),

@@ -44,9 +44,14 @@ def test_every_asset_has_its_picture_and_its_annotations(raw: Path) -> None:
         assert asset.file.startswith(asset.id)
 
 
-def test_assets_json_is_sorted_and_annotations_state_what_they_hold(raw: Path) -> None:
-    ids = [asset["id"] for asset in read_json(raw / "assets.json")]
+def test_assets_json_is_sorted_by_id_whatever_the_order_of_the_sources(tmp_path: Path) -> None:
+    own = voc_set(tmp_path / "own", "z.png", "a.png")
+    pull(demo_params(**{"pull.sources": ["folder", "demo"], "pull.folder.paths": [str(own)]}), tmp_path / "raw")
+    ids = [asset["id"] for asset in read_json(tmp_path / "raw" / "assets.json")]
     assert ids == sorted(ids)
+
+
+def test_annotations_state_what_they_hold_and_no_more(raw: Path) -> None:
     annotations = [each for several in read_json(raw / "annotations.json").values() for each in several]
     assert {key for each in annotations for key in each} == {"status", "rectangles"}
     assert {"x", "y", "w", "h", "label"} == {key for each in annotations for box in each["rectangles"] for key in box}
