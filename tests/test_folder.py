@@ -339,7 +339,8 @@ def test_a_linked_folder_is_read_and_a_link_upwards_refused(tmp_path: Path) -> N
     write_voc(tmp_path / "disk", ONE)
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "linked").symlink_to(tmp_path / "disk")
-    assert [asset.origin for asset in read(tmp_path / "sets")] == ["folder:linked"]
+    for path in (tmp_path / "sets", tmp_path / "sets" / "linked"):
+        assert [asset.origin for asset in read(path)] == ["folder:linked"]
     (tmp_path / "disk" / "JPEGImages" / "up").symlink_to(tmp_path / "disk")
     with pytest.raises(StageError, match="up: links to a folder that it lies in"):
         read(tmp_path / "sets")
@@ -403,6 +404,7 @@ BAD = {
     "no_such_path": (lambda root: None, "set: not found (pull.folder.paths)"),
     "no_zip": (lambda root: write(root, "text"), "set: neither a directory nor a zip"),
     "empty": (lambda root: root.mkdir(), "set: empty (pull.folder.paths)"),
+    "no_pictures": (lambda root: write(root / "README.md", "about"), "set: no pictures and no annotations of a known"),
     "no_format": (lambda root: write(root / "a.png", PNG), "set: 1 pictures and no annotations of a known format"),
     "two_formats": (steps(write_voc, write_yolo), "Pascal VOC and YOLO in one set"),
     "two_of_a_name": (

@@ -105,6 +105,14 @@ def test_the_log_says_at_the_start_what_will_be_read_and_at_the_end_what_came(
     assert last == "62 pictures, 70 annotations: demo 60, folder:own 2"
 
 
+def test_a_set_is_called_by_its_folder_also_when_it_is_named_by_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(voc_set(tmp_path / "own", "a.png"))
+    pull(demo_params(**{"pull.sources": ["folder"], "pull.folder.paths": ["."]}), tmp_path / "raw")
+    assert [asset.source for asset in read_assets(tmp_path / "raw")] == ["folder:own"]
+
+
 def test_nothing_is_left_half_written_when_a_source_fails_on_its_way(tmp_path: Path) -> None:
     own = voc_set(tmp_path / "own", "a.png", "b.png")
     (own / "b.xml").write_text("<annotation><object/></annotation>", encoding="utf-8")

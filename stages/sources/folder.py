@@ -66,11 +66,11 @@ def assets(sets: list[Set]) -> Iterator[SourceAsset]:
 
 def find_sets(path: Path) -> list[Set]:
     """A path is a set, or holds some, one a folder or zip."""
-    name = path.resolve().name
+    named = path if path.name not in ("", "..") else path.resolve()  # a link is called as its owner called it
     with open_tree(path) as tree:
         if not tree.paths:
             raise StageError(f"{path.as_posix()}: empty (pull.folder.paths); known formats: {KNOWN}")
-        return sets_in(tree, path, "", name.removesuffix(".zip") if path.is_file() else name)
+        return sets_in(tree, path, "", named.stem if path.is_file() else named.name)
 
 
 def sets_in(tree: Tree, path: Path, inside: str, name: str) -> list[Set]:
@@ -98,7 +98,7 @@ def format_of(here: Tree) -> str:
         case [one]:
             return one
         case []:
-            count = len(here.pictures())
+            count = len(here.pictures()) or "no"
             raise StageError(f"{here.where}: {count} pictures and no annotations of a known format: {KNOWN}")
         case several:
             raise StageError(f"{here.where}: {' and '.join(several)} in one set; keep one of them")
