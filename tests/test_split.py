@@ -221,7 +221,7 @@ def test_no_relatives_are_on_two_sides_and_every_kept_picture_is_on_one(pictures
 def test_adding_sessions_moves_no_old_picture(pictures: dict[str, Kept], number: int) -> None:
     with TemporaryDirectory() as folder:
         before = splitted(Path(folder), pictures)
-        after = splitted(Path(folder), pictures | sessions(number))
+        after = splitted(Path(folder), pictures | sessions(number, first=100))
     assert {id_: after[id_] for id_ in before} == before
 
 

@@ -56,7 +56,7 @@ def clusters(hashes: Sequence[int | None], max_bits: int) -> list[int | None]:
     for a, b in near_duplicates(distinct, max_bits):
         while (apart := root[a] != root[b]).any():
             low, high = np.minimum(root[a], root[b])[apart], np.maximum(root[a], root[b])[apart]
-            np.minimum.at(root, high, low)
+            root[high] = low  # where several claim one, the next round sees to the others
             while (root != root[root]).any():
                 root = root[root]
     found: list[int | None] = [None] * len(hashes)

@@ -1,0 +1,131 @@
+"""convert and split at 1,000, 10,000 and 100,000 generated pictures -> a Markdown table: time a picture, peak memory.
+
+./run python -m benchmarks.convert_split [--counts 1000 10000] [--work FOLDER]
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from stages.files import write_json
+from stages.vision.images import encode_jpeg
+
+ROOT = Path(__file__).resolve().parent.parent
+COUNTS = [1_000, 10_000, 100_000]
+FRAMES = 20  # pictures a session
+WIDTH, HEIGHT = 320, 240
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage took."""
+
+    seconds: float
+    peak_mb: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--work", type=Path, help="where pictures are generated: about 20 KB each, twice")
+    options = parser.parse_args()
+    rows = []
+    for count in options.counts:
+        with tempfile.TemporaryDirectory(dir=options.work) as folder:
+            rows.append((count, *measure(Path(folder), count)))
+    sys.stdout.write(table(rows))
+
+
+def measure(folder: Path, count: int) -> tuple[Cost, Cost]:
+    shutil.copy(ROOT / "params.yaml", folder)
+    classes = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))["convert"]["classes"]
+    write_raw(folder / "raw", count, classes)
+    converting = run(folder, "convert", "raw", "yolo")
+    return converting, run(folder, "split", "yolo", "splits", "sides.csv")
+
+
+def write_raw(raw: Path, count: int, classes: Sequence[str]) -> None:
+    """Sessions of FRAMES pictures of one background each, over which a hand's patch moves."""
+    (raw / "images").mkdir(parents=True)
+    assets: list[dict[str, Any]] = []
+    annotations: dict[str, list[dict[str, Any]]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sessions = pool.map(lambda session: write_session(raw, session, classes), range(-(-count // FRAMES)))
+        frames = (frame for session in sessions for frame in session)
+        for asset, annotation in tqdm(frames, total=count, desc="draw", unit="picture", disable=None):
+            if len(assets) < count:
+                assets.append(asset)
+                annotations[asset["id"]] = [annotation]
+    write_json(raw / "assets.json", assets)
+    write_json(raw / "annotations.json", annotations)
+
+
+def write_session(raw: Path, session: int, classes: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    rng = np.random.default_rng(session)
+    background = smooth(rng, (9, 12))
+    written = []
+    for frame in range(FRAMES):
+        image = background.copy()
+        x, y = int(rng.integers(0, WIDTH - 80)), int(rng.integers(0, HEIGHT - 80))
+        image[y : y + 80, x : x + 80] = smooth(rng, (5, 5))[:80, :80]
+        content = encode_jpeg(np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8), quality=85)
+        id_ = f"s{session:05}-{frame:02}"
+        (raw / f"images/{id_}.jpg").write_bytes(content)
+        asset = {
+            "id": id_,
+            "file": f"{id_}.jpg",
+            "file_name": f"s{session}_pic{frame:04}.jpg",
+            "width": WIDTH,
+            "height": HEIGHT,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "tags": [],
+            "source": "generated",
+        }
+        rectangle = {"x": x, "y": y, "w": 80, "h": 80, "label": classes[int(rng.integers(len(classes)))]}
+        written.append((asset, {"status": "ACCEPTED", "rectangles": [rectangle]}))
+    return written
+
+
+def smooth(rng: np.random.Generator, cells: tuple[int, int]) -> Any:
+    return cv2.resize(rng.integers(0, 256, (*cells, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+
+
+def run(folder: Path, stage: str, *paths: str) -> Cost:
+    """The stage as DVC runs it, in a process of its own: its start is part of the time."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", f"stages.{stage}", *paths]
+    process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{stage} ended with {process.returncode}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KB elsewhere
+    return Cost(seconds, usage.ru_maxrss / unit)
+
+
+def table(rows: Sequence[tuple[int, Cost, Cost]]) -> str:
+    lines = ["| pictures | convert ms/picture | MB | split ms/picture | MB |", "|---:|---:|---:|---:|---:|"]
+    for count, *costs in rows:
+        cells = (f"{1000 * cost.seconds / count:.2f} | {cost.peak_mb:.0f}" for cost in costs)
+        lines.append(f"| {count:,} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
