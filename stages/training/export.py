@@ -1,5 +1,5 @@
 """The best state of a training -> detector.pt and detector.onnx: no date, path or origin in them, and one answer."""
-# mypy: disable-error-code="no-untyped-call"  # Ultralytics
+# mypy: disable-error-code="no-untyped-call"
 
 import io
 from collections.abc import Iterable

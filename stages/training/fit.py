@@ -4,7 +4,7 @@ Moved are: the processor (all its cores, channels last, pictures kept decoded), 
 follow from seed and epoch alone, so that a resumed training ends in the very weights of an uninterrupted one), and
 silence (no files, callbacks, plots or output of its own).
 """
-# mypy: disable-error-code="no-untyped-call"  # Ultralytics
+# mypy: disable-error-code="no-untyped-call"
 
 import ctypes
 import platform

@@ -1,5 +1,5 @@
 """params.train -> what Ultralytics is told: its spelling, a device that is there, a weights file that is there."""
-# mypy: disable-error-code="no-untyped-call"  # Ultralytics
+# mypy: disable-error-code="no-untyped-call"
 
 import os
 import socket
