@@ -158,7 +158,8 @@ def test_a_line_torn_by_a_kill_is_as_if_it_had_not_been_written(local_store: Pat
     with path.open("a") as file:
         file.write('{"kind":"metrics","values":{"map50":9')
     train("k", range(3, 4), resume=True)
-    assert epochs_of(runs()[0].info.run_id) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    train("k", range(3, 5), resume=True)
+    assert epochs_of(runs()[0].info.run_id) == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
 
 
 def test_a_restored_stage_gets_its_run_and_its_epochs_once(local_store: Path) -> None:
