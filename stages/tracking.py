@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from filelock import FileLock, Timeout
+
 from stages import journal
 from stages.journal import Artifact, Finished, Journal, Logged, Metrics, Params, Tags
 from stages.lineage import read_checkout
@@ -153,12 +155,13 @@ class TrackedRun:
     def send_what_others_left(self) -> None:
         """Finished runs that this server was meant to get, and could not then."""
         for folder in journal.folders(local_folder() / "tracking") if self._client else []:
-            left = Journal(folder)
-            waits = left.count_sent(self._server) < len(left.records)
-            if waits and left.status and left.opened.address == self._server:
-                run = TrackedRun(folder.parent.name, self._address, left)
-                run._send()
-                logger.info("run %s, which waited on disk, is now in MLflow", run.run_id)
+            with suppress(Timeout), FileLock(folder / "sending", timeout=0):  # another process may be at it
+                left = Journal(folder)
+                waits = left.count_sent(self._server) < len(left.records)
+                if waits and left.status and left.opened.address == self._server:
+                    run = TrackedRun(folder.parent.name, self._address, left)
+                    run._send()
+                    logger.info("run %s, which waited on disk, is now in MLflow", run.run_id)
 
     def _has(self, name: str, step: int, value: float) -> bool:
         known = self._journal.metrics.get((name, step))
