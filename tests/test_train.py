@@ -36,6 +36,7 @@ precision,recall,map50,map50_95,lr""".replace("\n", "")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning:torch.onnx"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),  # Ultralytics ignores it too, before pytest does not
 ]
 
 
@@ -380,15 +381,9 @@ def test_a_stage_that_fails_after_its_training_does_not_train_again(here: Path) 
 
 
 @pytest.mark.slow
-def test_training_stops_when_patience_ends(here: Path) -> None:
-    train(params_with(epochs=9, patience=1, ultralytics={"lr0": 0.0}), *PATHS)
-    assert count_epochs(here) < 9
-
-
-@pytest.mark.slow
 def test_a_picture_that_ultralytics_would_drop_in_silence_stops_the_stage(here: Path) -> None:
     picture = here / "data/yolo/images/a003.jpg"
-    picture.write_bytes(picture.read_bytes()[:300])  # the header is whole
+    picture.write_bytes(picture.read_bytes()[:-200])  # the header is whole
     with pytest.raises(StageError, match=r"train\.txt: 1 of 20 pictures unusable: a003\.jpg"):
         train(params_with(), *PATHS)
     picture.unlink()

@@ -33,7 +33,7 @@ ELSEWHERE = {theirs: f"train.{ours}" for ours, theirs in SPELLED.items()} | {
 }
 FREE = {  # what steers a training, and is nobody else's to decide
     *("lr0", "lrf", "momentum", "weight_decay", "warmup_epochs", "warmup_momentum", "warmup_bias_lr", "cos_lr", "nbs"),
-    *("box", "cls", "cls_pw", "cls_remap", "dfl", "freeze", "amp", "workers", "multi_scale", "rect", "max_det"),
+    *("box", "cls", "cls_pw", "cls_remap", "dfl", "freeze", "workers", "multi_scale", "rect", "max_det"),
     *("close_mosaic", "mosaic", "mixup", "cutmix", "copy_paste", "copy_paste_mode", "hsv_h", "hsv_s", "hsv_v", "bgr"),
     *("degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr"),
 }
