@@ -44,6 +44,7 @@ def evaluate(params: Params, yolo: Path, splits: Path, onnx: Path, training: Pat
     train = read_split(splits, "train", vocabulary, most=PROFILED)
     precisions = usable(params.evaluate.precisions)
     detectors = {p: Detector(onnx, len(vocabulary.classes), params.detect, p) for p in precisions}
+    run = open_run(read_json(training / "run.json")["key"], name="", resume=True)
     logger.info("%s on %d val and %d test pictures in %s", onnx.name, len(val), len(test), ", ".join(precisions))
 
     on_val, _ = detect(detectors["f32"], val)
@@ -58,7 +59,9 @@ def evaluate(params: Params, yolo: Path, splits: Path, onnx: Path, training: Pat
         write_json(out / "input_profile.json", input_profile(train, detectors["f32"], confidence))
         write_plots(out / "plots", answers["f32"], by_confidence)
         write_gallery(out / "worst", test, answers["f32"].shown, vocabulary, params.evaluate.worst)
-    record(metrics, training, evaluation)
+    run.log_metrics({f"test/{name}": value for name, value in flat(metrics)})
+    run.log_artifact(evaluation)
+    run.finish("FINISHED")
     logger.info("%s", in_words(metrics))
 
 
@@ -212,14 +215,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def record(metrics: Mapping[str, Any], training: Path, evaluation: Path) -> None:
-    """The test metrics and reports, added to the run of the training that made the model."""
-    run = open_run(read_json(training / "run.json")["key"], name="", resume=True)
-    run.log_metrics({f"test/{name}": value for name, value in flat(metrics)})
-    run.log_artifact(evaluation)
-    run.finish("FINISHED")
 
 
 def flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
