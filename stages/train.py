@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,87 +25,92 @@ from stages.vision.labelled import read_split, read_vocabulary
 logger = logging.getLogger(__name__)
 
 CHECKED = 8  # val pictures on which the export must answer as the trained network does
-DECIDES_WEIGHTS = ("torch", "torchvision", "ultralytics-opencv-headless", "numpy", "opencv-python-headless")
+DECIDE_WEIGHTS = ("torch", "torchvision", "ultralytics-opencv-headless", "numpy", "opencv-python-headless")
 
 
 def train(params: Params, yolo: Path, splits: Path, detector: Path, onnx: Path, reports: Path) -> None:
     keep_freed_memory()
-    weights, device = find_weights(params.train.weights), device_for(params.train.device)
-    settings = settings_for(params.train) | {"model": weights, "data": str(splits / "data.yaml"), "device": device}
-    threads = threads_for(params.train.threads)
-    vocabulary = read_vocabulary(yolo)
-    require_classes(splits / "data.yaml", vocabulary.classes)
+    asked, vocabulary = params.train, read_vocabulary(yolo)
+    settings = settings_for(asked) | {"device": device_for(asked.device), "model": find_weights(asked.weights)}
+    settings["data"] = str(described(splits / "data.yaml", vocabulary.classes))
     pictures, val = read_split(splits, "train", vocabulary), read_split(splits, "val", vocabulary)
-    made_with = {"python": platform.python_version()} | {name: version(name) for name in DECIDES_WEIGHTS}
-    facts = {"device": device, "threads": threads, "versions": made_with}
-    key = training_key(params.train, yolo, splits, weights, made_with)
-
+    made_with = {"device": settings["device"], "threads": threads_for(asked.threads), "versions": versions()}
+    key = training_key(asked, yolo, splits, settings["model"])
     checkpoints = Checkpoints(local_folder() / "train" / key)
     state = checkpoints.newest()
-    going_on = f", going on after epoch {len(state['history'])}" if state else ""
     logger.info(
-        "%d train and %d val pictures, %d classes; %s at %d px, %d epochs on %s, %d threads%s",
-        *(len(pictures), len(val), len(vocabulary.classes), params.train.weights, params.train.image_size),
-        *(params.train.epochs, device, threads, going_on),
+        "%d train and %d val pictures, %d classes; %s at %d px on %s, %d threads; epochs %d to %d",
+        *(len(pictures), len(val), len(vocabulary.classes), asked.weights, asked.image_size),
+        *(made_with["device"], made_with["threads"], len(state["history"]) + 1 if state else 1, asked.epochs),
     )
+
     run = open_run(key, name="", resume=state is not None)
     try:
-        run.log_params({**params.model_dump(by_alias=True), "training": facts})
-        state = fit(settings, checkpoints, state, threads, run, reports / "epochs.csv")
-        names = dict(enumerate(vocabulary.classes))
-        trained = write_detector(checkpoints.folder / "detector.pt", state, names, params.train.image_size)
-        exported = write_onnx(trained, params.train.image_size)
-        difference = check_onnx(exported, trained, [picture.image() for picture in val[:CHECKED]])
-
+        run.log_params({**params.model_dump(by_alias=True), "training": made_with})
+        state = fit(settings, made_with["threads"], checkpoints, state, reports / "epochs.csv", run)
+        trained = write_detector(checkpoints.folder / "detector.pt", state, vocabulary.classes, asked.image_size)
+        exported = write_onnx(trained, asked.image_size)
+        apart = check_onnx(exported, trained, asked.image_size, [picture.image() for picture in val[:CHECKED]])
         write_bytes(detector, trained.read_bytes())
         write_bytes(onnx, exported.read_bytes())
-        best = state["history"][state["best_epoch"] - 1]
-        outcome = {"epochs": len(state["history"]), "best_epoch": state["best_epoch"], "export_difference": difference}
-        write_json(reports / "run.json", {"key": key, **facts, **outcome})
+        outcome = {"epochs": len(state["history"]), "best_epoch": state["best_epoch"], "export_difference": apart}
+        write_json(reports / "run.json", {"key": key, **made_with, **outcome})
         run.log_artifact(yolo / "ledger.json", "data")
-        run.log_artifact(reports, "")
+        run.log_artifact(reports)
     except Exception:
         run.finish("FAILED")
         raise
     run.finish("FINISHED")
     checkpoints.remove()
+    best = state["history"][state["best_epoch"] - 1]
     logger.info(
-        "%d epochs; the best is %d: val mAP50 %.4f, mAP50-95 %.4f; the export differs by %.2g px and %.2g",
-        *(outcome["epochs"], outcome["best_epoch"], best["map50"], best["map50_95"], *difference.values()),
+        "%d epochs; the best is %d: val mAP50 %.4f, mAP50-95 %.4f; the export differs by %.2g px and %.2g in scores",
+        *(
+            outcome["epochs"],
+            outcome["best_epoch"],
+            best["map50"],
+            best["map50_95"],
+            apart["boxes_px"],
+            apart["scores"],
+        ),
     )
 
 
 def fit(
-    settings: Settings, checkpoints: Checkpoints, state: State | None, threads: int, run: TrackedRun, epochs_csv: Path
+    settings: Settings, threads: int, checkpoints: Checkpoints, state: State | None, epochs_csv: Path, run: TrackedRun
 ) -> State:
-    """The state after the last epoch, beginning after the one given."""
+    """The state after the last epoch, going on after the one given, if any."""
 
     def report(history: Sequence[Epoch]) -> None:
         write_text(epochs_csv, table(history))
-        run.log_steps({int(row["epoch"]): without(row, "epoch") for row in history})
+        run.log_steps({int(row["epoch"]): {name: row[name] for name in row if name != "epoch"} for row in history})
 
     if state is not None:
         report(state["history"])
-    if state is None or not state["finished"]:
-        state = Fit(settings, checkpoints, state, threads, report).run()
-    return state
+        if state["finished"]:
+            return state
+    return Fit(settings, threads, checkpoints, state, report).run()
 
 
-def training_key(train: TrainParams, yolo: Path, splits: Path, weights: str, versions: Mapping[str, str]) -> str:
+def training_key(train: TrainParams, yolo: Path, splits: Path, weights: str) -> str:
     """sha256 over all that the trained weights follow from, on one machine: data, params, code and libraries."""
     code = [Path(__file__), *sorted((Path(__file__).parent / "training").glob("*.py"))]
     data = [yolo / "ledger.json", *sorted((yolo / "labels").glob("*.txt"))]
     lists = [splits / name for name in ("data.yaml", "test.txt", "train.txt", "val.txt")]
     start = sha256_of(Path(weights)) if Path(weights).is_file() else weights
-    values = json.dumps({**train.model_dump(), "weights": start, "versions": dict(versions)}, sort_keys=True)
+    values = json.dumps({**train.model_dump(), "weights": start, "versions": versions()}, sort_keys=True)
     digest = hashlib.sha256(values.encode())
     for path in (*data, *lists, *code):
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 
-def require_classes(path: Path, classes: Sequence[str]) -> None:
-    """Raises StageError unless path, which Ultralytics reads, has the ledger's classes in their order."""
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in DECIDE_WEIGHTS}}
+
+
+def described(path: Path, classes: Sequence[str]) -> Path:
+    """path, which Ultralytics reads. Raises StageError unless it has the ledger's classes in their order."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -115,6 +120,7 @@ def require_classes(path: Path, classes: Sequence[str]) -> None:
     names = document.get("names") if isinstance(document, dict) else None
     if names != dict(enumerate(classes)):
         raise StageError(f"{path}: names: {names} are not the classes of the data, {classes}; dvc repro -f split")
+    return path
 
 
 def table(history: Sequence[Epoch]) -> str:
@@ -123,10 +129,6 @@ def table(history: Sequence[Epoch]) -> str:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()
-
-
-def without(row: Epoch, name: str) -> Epoch:
-    return {key: value for key, value in row.items() if key != name}
 
 
 if __name__ == "__main__":

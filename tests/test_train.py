@@ -19,7 +19,7 @@ import torch
 from ultralytics.models import YOLO
 
 from stages.params import Params, StageError, TrainParams
-from stages.train import require_classes, table, train, training_key
+from stages.train import described, table, train, training_key
 from stages.training.checkpoint import KEPT, Checkpoints
 from stages.training.export import check_onnx
 from stages.training.settings import FREE, device_for, find_weights, settings_for, threads_for
@@ -239,7 +239,7 @@ def test_a_damaged_state_is_discarded_for_the_one_before(
 
 
 def key_of(root: Path, weights: str = "yolo11n.yaml", **changed: Any) -> str:
-    return training_key(train_params(**changed), root / "data/yolo", root / "data/splits", weights, {"torch": "2"})
+    return training_key(train_params(**changed), root / "data/yolo", root / "data/splits", weights)
 
 
 def test_the_key_follows_from_content_and_not_from_where_it_lies(tmp_path: Path) -> None:
@@ -266,15 +266,15 @@ def test_whatever_decides_the_weights_changes_the_key(tmp_path: Path, change: st
 def test_a_list_of_classes_other_than_the_datas_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     with pytest.raises(StageError, match=r"data\.yaml: not found"):
-        require_classes(path, CLASSES)
+        described(path, CLASSES)
     path.write_text("names: [")
     with pytest.raises(StageError, match=r"data\.yaml: not YAML"):
-        require_classes(path, CLASSES)
+        described(path, CLASSES)
     write_yaml(path, ["1", "0"])
     with pytest.raises(StageError, match=r"data\.yaml: names: .* are not the classes of the data"):
-        require_classes(path, CLASSES)
+        described(path, CLASSES)
     write_yaml(path, CLASSES)
-    require_classes(path, CLASSES)
+    assert described(path, CLASSES) == path
 
 
 def test_the_curves_are_a_table_of_one_row_an_epoch() -> None:
@@ -396,8 +396,8 @@ def test_an_export_that_answers_otherwise_is_refused(here: Path) -> None:
     train(params_with(epochs=1), *PATHS)
     pictures = [read_image(here / "data/yolo/images/a000.jpg")]
     detector, other = here / "models/detector.pt", here / "other.onnx"
-    assert check_onnx(here / "models/detector.onnx", detector, pictures)["boxes_px"] < 0.01
+    assert check_onnx(here / "models/detector.onnx", detector, SIZE, pictures)["boxes_px"] < 0.01
     with pytest.raises(StageError, match=r"other\.onnx: differs from detector\.pt by"):
-        check_onnx(write_model(other, [], SIZE, len(CLASSES), anchors=84), detector, pictures)
+        check_onnx(write_model(other, [], SIZE, len(CLASSES), anchors=84), detector, SIZE, pictures)
     with pytest.raises(StageError, match=r"other\.onnx: answers \(1, 6, 9\) where detector\.pt answers \(1, 6, 84\)"):
-        check_onnx(write_model(other, [], SIZE, len(CLASSES), anchors=9), detector, pictures)
+        check_onnx(write_model(other, [], SIZE, len(CLASSES), anchors=9), detector, SIZE, pictures)

@@ -61,9 +61,9 @@ class Fit(DetectionTrainer):
     def __init__(
         self,
         settings: Settings,
+        threads: int,
         checkpoints: Checkpoints,
         state: State | None,
-        threads: int,
         report: Callable[[list[Epoch]], None],
     ) -> None:
         SETTINGS.update(dict.fromkeys(TRACKERS, False))
@@ -88,7 +88,7 @@ class Fit(DetectionTrainer):
         return self.state
 
     def run_callbacks(self, event: str) -> None:
-        """None: Ultralytics' own report to trackers and clouds, and ours are the methods below."""
+        """Runs none: Ultralytics' own report to trackers and to clouds; what we want at an event overrides a method."""
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> "Pictures":
         lines = Path(img_path).read_text(encoding="utf-8").split()

@@ -94,7 +94,7 @@ def find_weights(name: str) -> str:
         found = _fetch(name, fetched)
     try:
         load_checkpoint(found)
-    except (TypeError, RuntimeError, EOFError, KeyError, AttributeError, ModuleNotFoundError) as error:
+    except (TypeError, RuntimeError, EOFError, KeyError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise StageError(f"{found}: not the weights of an Ultralytics detector (train.weights): {reason}") from None
     return str(found)
