@@ -6,9 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +31,7 @@ BATCH = 256  # assets handed to the threads at a time: a future for each of 100,
 class Entry:
     """One asset's line in the ledger. Exactly one of file and reason is None."""
 
+    outcome: Literal["kept", "excluded"]
     file_name: str
     source: str
     tags: list[str]
@@ -116,19 +118,20 @@ def convert_each(
 
 
 def convert_one(asset: Asset, annotations: Sequence[Annotation], rules: ConvertParams, raw: Path, out: Path) -> Entry:
-    entry = partial(Entry, asset.file_name, asset.source, sorted(asset.tags))
+    entry = partial(Entry, file_name=asset.file_name, source=asset.source, tags=sorted(asset.tags))
     try:
         accepted = accepted_annotation(annotations)
         content, image = readable(asset, (raw / "images" / asset.file).read_bytes())
         height, width = image.shape[:2]
         names, boxes, dropped = usable_boxes(accepted.rectangles, rules, width, height)
     except Excluded as reason:
-        return entry(reason=str(reason))
+        return entry(outcome="excluded", reason=str(reason))
     extension, content = published(content, image)
     (out / "images" / f"{asset.id}{extension}").write_bytes(content)
     label_file = out / "labels" / f"{asset.id}.txt"
     label_file.write_text(yolo_lines(names, boxes, rules.classes, width, height), encoding="utf-8", newline="\n")
     return entry(
+        outcome="kept",
         file=f"images/{asset.id}{extension}",
         sha256=hashlib.sha256(content).hexdigest(),
         width=width,
@@ -240,10 +243,7 @@ def ledger(entries: Mapping[str, Entry], rules: ConvertParams) -> dict[str, obje
             "boxes": {name: boxes[name] for name in rules.classes},
             "dropped_boxes": kinds(box["reason"] for entry in kept for box in entry.dropped_boxes),
         },
-        "assets": {
-            asset_id: {"outcome": "kept" if entry.file else "excluded", **asdict(entry)}
-            for asset_id, entry in entries.items()
-        },
+        "assets": {asset_id: vars(entry) for asset_id, entry in entries.items()},
     }
 
 
