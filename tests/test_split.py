@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.balance import NEW, SIDES, place
 from stages.files import write_json
 from stages.params import GroupBy, StageError
-from stages.split import NEW, SIDES, as_stem, crossings, place, read_pictures, roboflow_stem, session_names, split
+from stages.split import as_stem, crossings, read_pictures, roboflow_stem, session_names, split
 from stages.vision.images import encode_jpeg
 from tests.native import ROOT, noise, params, png
 
