@@ -47,7 +47,7 @@ def labels(tmp_path: Path, asset_id: str) -> str:
         (Item([REFUSED, PENDING]), "annotation refused"),
         (Item([accepted(polygons=[{}, {}])]), "no rectangles: 2 polygons"),
         (Item([accepted(rectangle("1"))], content=b""), "unreadable: zero bytes"),
-        (Item([accepted(rectangle("1"))], content=b"hello"), "unreadable: not a picture"),
+        (Item([accepted(rectangle("1"))], content=b"hello"), "unreadable: not a JPEG, PNG, WEBP or BMP picture"),
         (Item([accepted(rectangle("1"))], content=png(noise(1))[:-40]), "unreadable: truncated"),
         (Item([accepted(rectangle("1"))], size=(48, 64)), "size differs: 64x48 decoded, 48x64 annotated"),
         (Item([accepted(rectangle("1", x=63, w=20))]), "all boxes dropped"),
@@ -64,7 +64,7 @@ def test_a_pixel_bomb_is_excluded_before_it_is_decoded(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.png"
     PillowImage.new("1", (30_000, 30_000)).save(bomb)
     reason = converted(tmp_path, {"it": Item([accepted()], content=bomb.read_bytes())})["assets"]["it"]["reason"]
-    assert reason == "unreadable: more than 50,000,000 pixels"
+    assert reason == "unreadable: 30000x30000 is more than 50,000,000 pixels"
 
 
 def test_an_accepted_annotation_without_boxes_is_background(tmp_path: Path) -> None:

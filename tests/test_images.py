@@ -48,13 +48,13 @@ def test_every_allowed_kind_becomes_rgb_of_its_size(kind: str, mode: str, extens
     ("content", "reason"),
     [
         (b"", "zero bytes"),
-        (b"GIF", "not a picture"),
-        (b"\xff\xd8\xff\xe0 and then nothing", "not a picture"),
-        (saved("GIF"), "a GIF file; allowed: JPEG PNG WEBP BMP"),
+        (b"hello", "not a JPEG, PNG, WEBP or BMP picture"),
+        (b"\xff\xd8\xff\xe0 and then nothing", "not a whole header"),
+        (saved("GIF"), "not a JPEG, PNG, WEBP or BMP picture"),
         (saved("JPEG")[:-300], "truncated"),
         (saved("JPEG", progressive=True)[:-200], "truncated"),
         (saved("PNG")[:-40], "truncated"),
-        (saved("WEBP")[:-40], "truncated|not a picture"),
+        (saved("WEBP")[:-40], "truncated|not a whole header"),
         (saved("BMP")[:-40], "truncated"),
     ],
 )

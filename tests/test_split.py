@@ -514,7 +514,7 @@ MENDABLE: dict[str, tuple[dict[str, Kept], str]] = {
     "two sessions": (sessions(2), r"4 pictures in 2 groups; .*split\.near_duplicate_bits"),
     "an unreadable picture": (
         sessions(3) | {"bad": Kept("x.jpg", 0, content=b"no picture")},
-        r"bad\.png: not a picture",
+        r"bad\.png: not a JPEG, PNG, WEBP or BMP picture",
     ),
 }
 

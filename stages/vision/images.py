@@ -7,13 +7,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 
 MAX_PIXELS = 50_000_000  # 50 megapixels: above every phone's default, 150 MB when decoded
-EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
+# By first bytes, each with its own reader: Pillow's general one knows formats that nobody asked for, and Ultralytics
+# replaces it by one that wants to install packages.
+KINDS: dict[bytes, tuple[str, type[ImageFile]]] = {
+    b"\xff\xd8\xff": (".jpg", JpegImageFile),
+    b"\x89PNG\r\n\x1a\n": (".png", PngImageFile),
+    b"RIFF": (".webp", WebPImageFile),
+    b"BM": (".bmp", BmpImageFile),
+}
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 
 
@@ -25,20 +35,20 @@ def probe(content: bytes) -> tuple[str, int, int, bool]:
     """(extension, width, height, upright) from the header alone; sizes in px as displayed. Raises Unreadable."""
     if not content:
         raise Unreadable("zero bytes")
+    kind = next((kind for mark, kind in KINDS.items() if content.startswith(mark)), None)
+    if kind is None:
+        raise Unreadable("not a JPEG, PNG, WEBP or BMP picture")
+    extension, opened = kind
     try:
-        with PillowImage.open(io.BytesIO(content)) as picture:
-            kind, (width, height) = picture.format or "?", picture.size
+        with opened(io.BytesIO(content)) as picture:
+            width, height = picture.size
             # a PNG would be decoded to its end for it; OpenCV turns those, if ever one carries it
-            orientation = picture.getexif().get(ORIENTATION, 1) if kind != "PNG" else 1
-    except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning):
-        raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error):
-        raise Unreadable("not a picture") from None
-    if kind not in EXTENSIONS:
-        raise Unreadable(f"a {kind} file; allowed: JPEG PNG WEBP BMP")
+            orientation = picture.getexif().get(ORIENTATION, 1) if extension != ".png" else 1
+    except (OSError, ValueError, SyntaxError, struct.error):
+        raise Unreadable("not a whole header") from None
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return EXTENSIONS[kind], width, height, orientation in (0, 1)
+    return extension, width, height, orientation in (0, 1)
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image:
