@@ -402,3 +402,12 @@ def test_an_export_that_answers_otherwise_is_refused(here: Path) -> None:
         check_onnx(write_model(other, [], SIZE, len(CLASSES), anchors=84), detector, SIZE, pictures)
     with pytest.raises(StageError, match=r"other\.onnx: answers \(1, 6, 9\) where detector\.pt answers \(1, 6, 84\)"):
         check_onnx(write_model(other, [], SIZE, len(CLASSES), anchors=9), detector, SIZE, pictures)
+
+
+@pytest.mark.slow
+def test_weights_for_other_classes_are_fine_tuned_and_exported(here: Path) -> None:
+    """As the official ones are: a small network for 80 classes has a wider class branch than one for two."""
+    YOLO("yolo11n.yaml").save(here / "pretrained.pt")
+    train(params_with(weights="pretrained.pt", epochs=1), *PATHS)
+    assert YOLO(here / "models/detector.pt").names == dict(enumerate(CLASSES))
+    assert (here / "models/detector.onnx").stat().st_size > 1_000_000

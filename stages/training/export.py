@@ -28,7 +28,7 @@ SCORE_TOLERANCE = 1e-3
 
 def write_detector(path: Path, state: State, classes: Sequence[str], image_size: int) -> Path:
     """A file that `YOLO(path)` loads, of the same bytes for the same weights."""
-    model = DetectionModel(state["architecture"], nc=len(classes), verbose=False)
+    model = network_for(state, len(classes))
     model.load_state_dict(state["best"])
     model.names = dict(enumerate(classes))
     model.half().eval().requires_grad_(requires_grad=False)
@@ -37,6 +37,18 @@ def write_detector(path: Path, state: State, classes: Sequence[str], image_size:
     torch.save({"model": model, "train_args": train_args, "version": ultralytics.__version__}, content)
     write_bytes(path, content.getvalue())
     return path
+
+
+def network_for(state: State, classes: int) -> DetectionModel:
+    """The architecture as it was trained: fine-tuning keeps the class branch as wide as the weights it began with, and
+    a small network's width follows from the number of their classes (80 in COCO).
+    """
+    network = DetectionModel(state["architecture"], nc=classes, verbose=False)
+    last = next(name for name in reversed(state["best"]) if ".cv3." in name and name.endswith(".weight"))
+    width = state["best"][last].shape[1]
+    if network.state_dict()[last].shape[1] != width:
+        network.load(DetectionModel(state["architecture"], nc=width, verbose=False), verbose=False)
+    return network
 
 
 def write_onnx(detector: Path, image_size: int) -> Path:
