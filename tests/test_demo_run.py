@@ -41,6 +41,20 @@ def test_the_demo_reaches_its_floors_and_becomes_champion(demo: Checkout) -> Non
     assert release["sha256"] == sha256_of(demo.root / "models/detector.onnx")
 
 
+def test_every_plot_is_drawn(demo: Checkout) -> None:
+    demo.run("dvc", "plots", "show")
+    page = (demo.root / "dvc_plots/index.html").read_text()
+    titles = (
+        "training loss",
+        "validation loss",
+        "validation mAP",
+        "precision and recall",
+        "confusion",
+        "count accuracy",
+    )
+    assert [title for title in titles if title not in page] == []
+
+
 def test_the_demo_exercises_every_rule_of_the_ledger(demo: Checkout) -> None:
     summary = read(demo, "data/yolo/ledger.json")["summary"]
     assert {"annotation pending", "annotation refused", "unreadable"} <= summary["excluded"].keys()
