@@ -37,6 +37,11 @@ def read_checkout() -> Checkout:
     )
 
 
+def local_folder() -> Path:
+    """`.local/` of the main checkout, which DVC names also to stages that run in an experiment's temporary copy."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()) / ".local"
+
+
 def lock_hash(stages: Mapping[str, Any]) -> str | None:
     """sha256 of dvc.lock's stages, as sorted JSON, without register.
 

@@ -12,6 +12,7 @@ from stages.files import read_json, sha256_of, write_json
 from stages.gates import below_floors, compare, demo_for_real, judged, not_compared, worse_than_champion
 from stages.launch import launch
 from stages.lineage import LOCK_FILE, read_checkout
+from stages.mlflow_client import ServerAway
 from stages.params import PARAMS_FILE, DetectParams, Params, StageError
 from stages.registry import Registry, Version
 from stages.release import (
@@ -24,7 +25,7 @@ from stages.release import (
     Thresholds,
     checked,
 )
-from stages.tracking import ServerAway, TrackedRun, backfill_epochs, open_run
+from stages.tracking import TrackedRun, backfill_epochs, open_run
 from stages.vision.detector import Detector
 from stages.vision.labelled import read_split, read_vocabulary
 from stages.vision.scoring import counts_by

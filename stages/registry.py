@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from stages.files import sha256_of, whole_directory, write_text
+from stages.mlflow_client import connect, mlflow_errors, tracking_uri
 from stages.params import StageError
 from stages.release import ONNX_FILE, Release, read_release
-from stages.tracking import connect, mlflow_errors, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -4,42 +4,42 @@ import csv
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from stages import journal
 from stages.journal import Artifact, Finished, Journal, Logged, Metrics, Params, Tags
-from stages.lineage import read_checkout
+from stages.lineage import local_folder, read_checkout
+from stages.mlflow_client import (
+    Refused,
+    ServerAway,
+    connect,
+    experiment_name,
+    mlflow_errors,
+    mlflow_exception,
+    probe,
+    tracking_uri,
+    without_password,
+)
 from stages.params import StageError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
-    from mlflow.exceptions import MlflowException
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 30.0  # s; a training logs on without asking more often than this for a server that is away
-PROBE_TIMEOUT = 3  # s
 A_RECORD = 100  # params, tags or metrics: MLflow's limit for the first two in one request
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000  # characters, MLflow's limits
-MLFLOW_SETTINGS = {  # those of the environment win
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the default waits minutes for a server that is down
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # s
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-}
 
 T = TypeVar("T")
 
@@ -51,11 +51,13 @@ def open_run(key: str, *, name: str, resume: bool) -> "TrackedRun":
     starts from its first epoch) an unfinished run is gone on with if it has no metrics yet, else a new one begins.
     name is the run's unless a DVC experiment gives its own; empty: MLflow invents one.
     A server that is away raises nothing and costs seconds: all is kept on disk, and sent when it is back.
+    Another process that opens the run waits until this one lets go of it: experiments side by side may share one.
     Raises StageError when the address answers something that is not MLflow, or refuses the credentials.
     """
     address = tracking_uri()
     checkout = read_checkout()
-    run = TrackedRun(key, address, _journal(key, checkout.experiment or name or None, address, resume))
+    lock = _alone(key)
+    run = TrackedRun(key, address, _journal(key, checkout.experiment or name or None, address, resume), lock)
     tags = {
         "training_key": key,
         "git": checkout.git,
@@ -78,24 +80,16 @@ def backfill_epochs(run: "TrackedRun", epochs_csv: Path) -> None:
     run.log_steps({int(row.pop("epoch")): {name: float(text) for name, text in row.items() if text} for row in rows})
 
 
-def local_folder() -> Path:
-    """`.local/` of the main checkout, which DVC names also to stages that run in an experiment's temporary copy."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()) / ".local"
-
-
-def tracking_uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(local_folder() / 'mlflow' / 'mlflow.db').as_posix()}"
-
-
 class TrackedRun:
     """One run. Every call is on disk when it returns, and with the server as soon as that can be."""
 
-    def __init__(self, key: str, address: str, records: Journal) -> None:
+    def __init__(self, key: str, address: str, records: Journal, lock: BaseFileLock) -> None:
         self.key = key
         self.run_id: str | None = None  # None while the server has not been reached
         self._address = address
-        self._server = _shown(address)  # its name in the journal
+        self._server = without_password(address)  # its name in the journal
         self._journal = records
+        self._lock = lock  # held for as long as this object lives
         self._client: MlflowClient | None = None
         self._in_doubt = True  # whether a kill or a broken connection may have hidden that something arrived
         self._next_try = 0.0
@@ -155,11 +149,12 @@ class TrackedRun:
     def send_what_others_left(self) -> None:
         """Finished runs that this server was meant to get, and could not then."""
         for folder in journal.folders(local_folder() / "tracking") if self._client else []:
-            with suppress(Timeout), FileLock(folder / "sending", timeout=0):  # another process may be at it
+            lock = _lock(folder.parent.name)
+            with suppress(Timeout), lock.acquire(timeout=0):  # another process may be at it
                 left = Journal(folder)
                 waits = left.count_sent(self._server) < len(left.records)
                 if waits and left.status and left.opened.address == self._server:
-                    run = TrackedRun(folder.parent.name, self._address, left)
+                    run = TrackedRun(folder.parent.name, self._address, left, lock)
                     run._send()
                     logger.info("run %s, which waited on disk, is now in MLflow", run.run_id)
 
@@ -241,124 +236,16 @@ class TrackedRun:
                 client.set_terminated(run_id, status, end)
 
 
-def connect(address: str) -> "MlflowClient":
-    """Raises ServerAway, and StageError when it is no MLflow server or refuses the credentials."""
-    for name, value in MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    with mlflow_errors(address):
-        from mlflow import MlflowClient  # noqa: PLC0415 -- seconds
-
-        probe(address)
-        return MlflowClient(address)
-
-
-def probe(address: str) -> None:
-    """One request that only MLflow answers as it should; a database needs none. Raises as connect does."""
-    if not address.startswith(("http://", "https://")):
-        return
-    from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415 -- seconds
-    from mlflow.utils.rest_utils import http_request  # noqa: PLC0415
-
-    with mlflow_errors(address):
-        answer = http_request(  # type: ignore[no-untyped-call]
-            get_default_host_creds(address),  # type: ignore[no-untyped-call]
-            "/api/2.0/mlflow/experiments/get-by-name",
-            "GET",
-            params={"experiment_name": _experiment_name()},
-            timeout=PROBE_TIMEOUT,
-            raise_on_status=False,
-        )
-    try:
-        document = answer.json()
-    except ValueError:
-        document = None
-    known = isinstance(document, dict) and ("experiment" in document or "error_code" in document)
-    if answer.status_code in (401, 403):
-        raise _no_entry(address, answer.text)
-    if answer.status_code == 429 or answer.status_code >= 500:
-        raise ServerAway(f"MLflow at {_shown(address)} answers {answer.status_code}")
-    if not known:
-        raise StageError(
-            f"MLFLOW_TRACKING_URI: {_shown(address)} is no MLflow server: it answers {answer.status_code} "
-            f"{_first_line(answer.text)!r}; give the address of one, or unset it to use {local_folder() / 'mlflow'}"
-        )
-
-
-class ServerAway(StageError):
-    """MLflow cannot be reached now; later it may."""
-
-
-class Refused(StageError):
-    """MLflow answers that it will not, and would answer so again."""
-
-
-@contextmanager
-def mlflow_errors(address: str) -> Iterator[None]:
-    """What MLflow and the libraries under it raise -> ServerAway, Refused, or StageError for credentials."""
-    try:
-        yield
-    except _unreachable() as error:
-        raise ServerAway(f"MLflow at {_shown(address)} cannot be reached: {_first_line(str(error))}") from None
-    except _mlflow_exception() as error:
-        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        if status in (401, 403):
-            raise _no_entry(address, str(error)) from None
-        if status >= 500 or status == 429:
-            raise ServerAway(f"MLflow at {_shown(address)} cannot be reached: {_first_line(str(error))}") from None
-        raise Refused(f"MLflow at {_shown(address)} refuses: {_first_line(str(error))}") from None
-
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    """What a dead connection or a locked database raises in requests, sqlalchemy and boto3, of those installed."""
-    names = {
-        "sqlalchemy.exc": "SQLAlchemyError",
-        "botocore.exceptions": "BotoCoreError",
-        "boto3.exceptions": "Boto3Error",
-    }
-    found: list[type[Exception]] = [OSError]  # requests' are OSErrors
-    for module, name in names.items():
-        with suppress(ImportError):
-            found.append(getattr(import_module(module), name))
-    return tuple(found)
-
-
-def _mlflow_exception() -> "type[MlflowException]":
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 -- seconds
-
-    return MlflowException
-
-
-def _no_entry(address: str, answer: str) -> StageError:
-    return StageError(
-        f"MLflow at {_shown(address)} lets nobody in: {_first_line(answer)!r}; check MLFLOW_TRACKING_USERNAME, "
-        "_PASSWORD or _TOKEN, and the server's MLFLOW_SERVER_ALLOWED_HOSTS"
-    )
-
-
-def _shown(text: str) -> str:
-    """Without the password that an address in it may hold."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
-def _first_line(text: str) -> str:
-    return _shown(next((line.strip()[:200] for line in text.splitlines() if line.strip()), ""))
-
-
-def _experiment_name() -> str:
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "finger-counter"
-
-
 def _experiment(client: "MlflowClient", address: str) -> str:
     """Its id; made if need be. Beside a database that is a file, the artifacts are files too."""
-    name = _experiment_name()
+    name = experiment_name()
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
     path = address.removeprefix("sqlite:///")
     artifacts = None if path == address else (Path(path).resolve().parent / "artifacts").as_uri()
     try:
         return client.create_experiment(name, artifact_location=artifacts)
-    except _mlflow_exception():
+    except mlflow_exception():
         if found := client.get_experiment_by_name(name):  # another process was faster
             return str(found.experiment_id)
         raise
@@ -375,7 +262,7 @@ def _is_gone(client: "MlflowClient", run_id: str) -> bool:
     """Deleted by somebody, or made by a server whose database is no longer the same."""
     try:
         return bool(client.get_run(run_id).info.lifecycle_stage != "active")
-    except _mlflow_exception() as error:
+    except mlflow_exception() as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return True
@@ -404,13 +291,30 @@ def _parts(values: Mapping[str, T]) -> Iterator[dict[str, T]]:
         yield {name: values[name] for name in names[start : start + A_RECORD]}
 
 
+def _alone(key: str) -> BaseFileLock:
+    lock = _lock(key)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process writes the run of this very training; waiting until it has ended")
+        lock.acquire()
+    return lock
+
+
+def _lock(key: str) -> BaseFileLock:
+    """Of all journals of the key. The operating system gives it back when its holder ends, however it ends."""
+    folder = local_folder() / "tracking" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "lock", is_singleton=True)
+
+
 def _journal(key: str, name: str | None, address: str, resume: bool) -> Journal:
     root = local_folder() / "tracking"
     if existing := journal.folders(root, key):
         latest = Journal(existing[-1])
         if resume or (latest.status is None and not latest.metrics):
             return latest
-    return Journal.begin(root, key, name=name, address=_shown(address), adopts=resume, time=_now())
+    return Journal.begin(root, key, name=name, address=without_password(address), adopts=resume, time=_now())
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -14,8 +14,9 @@ import yaml
 
 from stages.files import sha256_of, write_bytes, write_json, write_text
 from stages.launch import launch
+from stages.lineage import local_folder
 from stages.params import Params, StageError, TrainParams
-from stages.tracking import TrackedRun, local_folder, open_run
+from stages.tracking import TrackedRun, open_run
 from stages.training.checkpoint import Checkpoints, State
 from stages.training.export import check_onnx, write_detector, write_onnx
 from stages.training.fit import Epoch, Fit, keep_freed_memory
@@ -39,9 +40,9 @@ def train(params: Params, yolo: Path, splits: Path, detector: Path, onnx: Path, 
     checkpoints = Checkpoints(local_folder() / "train" / key)
     state = checkpoints.newest()
     logger.info(
-        "%d train and %d val pictures, %d classes; %s at %d px on %s, %d threads; epochs %d to %d",
+        "%d train and %d val pictures, %d classes; %s at %d px on %s, %d threads; %s",
         *(len(pictures), len(val), len(vocabulary.classes), asked.weights, asked.image_size),
-        *(made_with["device"], made_with["threads"], len(state["history"]) + 1 if state else 1, asked.epochs),
+        *(made_with["device"], made_with["threads"], ahead(state, asked.epochs)),
     )
 
     run = open_run(key, name="", resume=state is not None)
@@ -90,6 +91,13 @@ def fit(
         if state["finished"]:
             return state
     return Fit(settings, threads, checkpoints, state, report).run()
+
+
+def ahead(state: State | None, epochs: int) -> str:
+    if state is None:
+        return f"epochs 1 to {epochs}"
+    done = len(state["history"])
+    return f"goes on after epoch {done}: {'the export is missing' if state['finished'] else f'to {epochs}'}"
 
 
 def training_key(train: TrainParams, yolo: Path, splits: Path, weights: str) -> str:

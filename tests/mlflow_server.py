@@ -79,7 +79,7 @@ def server_in(folder: Path, empty_store: Path) -> MlflowServer:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables and nothing in them."""
-    from stages.tracking import connect
+    from stages.mlflow_client import connect
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     connect(f"sqlite:///{path}").search_experiments()

@@ -17,7 +17,7 @@ MODULES = sorted(path for folder in ("stages", "serve", "ops") for path in (ROOT
 HOMES = {
     "ultralytics": ["stages/train.py", "stages/training/"],
     "torch": ["stages/train.py", "stages/training/"],
-    "mlflow": ["stages/tracking.py", "stages/registry.py"],
+    "mlflow": ["stages/mlflow_client.py", "stages/tracking.py", "stages/registry.py"],
     "picsellia": ["stages/sources/picsellia.py"],
     "litserve": ["serve/"],
     "openvino": ["stages/vision/detector.py"],

@@ -170,6 +170,17 @@ def test_what_pull_wrote_is_read_back_as_it_is(writer: Writer, tmp_path: Path) -
     assert [asset.content for asset in read(zipped(raw))] == [asset.content for asset in again.values()]
 
 
+def test_a_queued_experiments_copy_finds_what_git_did_not_carry_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_voc(tmp_path / "data/sources/hands", ONE)
+    copy = tmp_path / ".dvc/tmp/exps/x1"
+    write(copy / "data/sources/README.md", "what git tracks")
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert [asset.origin for asset in read(Path("data/sources"))] == ["folder:hands"]
+
+
 def test_a_picture_nobody_annotated_differs_from_one_that_is_empty(tmp_path: Path) -> None:
     for name, writer in WRITERS.items():
         writer(tmp_path / name, {**ONE, "empty.png": [], "forgotten.png": None})

@@ -12,11 +12,11 @@ import pytest
 
 from stages.files import read_json, write_json, write_text
 from stages.gates import below_floors, compare, demo_for_real, worse_than_champion
+from stages.mlflow_client import connect, tracking_uri
 from stages.params import StageError
 from stages.register import register
 from stages.registry import Alias, Registry
 from stages.release import Comparison, Metrics, read_release
-from stages.tracking import connect, tracking_uri
 from tests.native import params
 from tests.released import COUNTS, metrics, model, write_data
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from stages.mlflow_client import ServerAway, connect, tracking_uri
 from stages.params import StageError
 from stages.registry import Registry, Version
-from stages.tracking import ServerAway, connect, open_run, tracking_uri
+from stages.tracking import open_run
 from tests.mlflow_server import MlflowServer
 from tests.released import model, release
 

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from subprocess import PIPE
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,10 @@ import pytest
 
 from stages import tracking
 from stages.journal import JOURNAL, folders
+from stages.lineage import local_folder
+from stages.mlflow_client import connect, tracking_uri
 from stages.params import StageError
-from stages.tracking import TrackedRun, backfill_epochs, connect, local_folder, open_run, tracking_uri
+from stages.tracking import TrackedRun, backfill_epochs, open_run
 from tests.mlflow_server import MlflowServer, server_in
 from tests.native import ROOT
 
@@ -75,7 +79,7 @@ def test_a_stage_in_an_experiments_copy_uses_the_main_checkout(tmp_path: Path, m
 def test_dvc_names_the_main_checkout_to_temporary_experiments(tmp_path: Path) -> None:
     """The real thing: --temp runs in a copy under .dvc/tmp/exps, as --queue does."""
     code = (
-        "from stages.tracking import local_folder; import pathlib; pathlib.Path('out').write_text(str(local_folder()))"
+        "from stages.lineage import local_folder; import pathlib; pathlib.Path('out').write_text(str(local_folder()))"
     )
     (tmp_path / "params.yaml").write_text("number: 1\n")
     (tmp_path / "stage.py").write_text(code)
@@ -379,6 +383,30 @@ def test_a_server_killed_while_it_is_logged_to_loses_and_doubles_nothing(
         assert Path(file).read_text() == "as it was"
     finally:
         server.kill()
+
+
+@pytest.mark.usefixtures("local_store")
+def test_two_processes_do_not_write_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments side by side may differ in evaluate alone, and so share a training."""
+    monkeypatch.setenv("DVC_ROOT", str(local_folder().parent))
+    code = """
+import logging, sys
+from stages.tracking import open_run
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+run = open_run("shared", name="", resume=True)
+print("open", flush=True)
+sys.stdin.read()
+"""
+    start = partial(subprocess.Popen[str], [sys.executable, "-c", code], cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True)
+    with start() as first:
+        assert first.stdout
+        assert first.stdout.readline() == "open\n"
+        with start() as second:
+            assert second.stdout
+            assert "another process writes the run" in second.stdout.readline()
+            first.kill()
+            assert second.stdout.readline() == "open\n"
+            second.kill()
 
 
 @pytest.mark.slow

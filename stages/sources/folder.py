@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from stages.lineage import local_folder
 from stages.params import FolderParams, StageError
 from stages.sources import Source, SourceAsset, coco, native, voc, yolo
 from stages.sources.layout import is_layout
-from stages.sources.tree import Tree, open_tree, suffix
+from stages.sources.tree import PICTURES, Tree, open_tree, suffix
 
 Format = tuple[Callable[[Tree], bool], Callable[[Tree], Iterator[SourceAsset]]]
 FORMATS: dict[str, Format] = {
@@ -40,7 +41,7 @@ class Set:
 
 def read(params: FolderParams) -> Source:
     """Raises StageError for a path that is missing, empty or of no known format, and for two sets of one name."""
-    sets = [found for path in params.paths for found in find_sets(Path(path))]
+    sets = [found for path in params.paths for found in find_sets(located(path))]
     named: dict[str, Set] = {}
     for found in sets:
         twin = named.setdefault(found.name, found)
@@ -48,6 +49,19 @@ def read(params: FolderParams) -> Source:
             raise StageError(f"{twin.where} and {found.where}: two sets called {found.name!r}; rename or remove one")
     contents = ", ".join(f"{found.name}: {found.pictures} in {found.format}" for found in sets)
     return Source(f"folder ({contents}{unwatched(params)})", sum(found.pictures for found in sets), assets(sets))
+
+
+def located(path: str) -> Path:
+    """From here; or from the main checkout, when git did not carry it into the copy of a queued experiment."""
+    in_main = local_folder().parent / path
+    return in_main if is_bare(Path(path)) and not is_bare(in_main) else Path(path)
+
+
+def is_bare(path: Path) -> bool:
+    if not path.is_dir():
+        return not path.exists()
+    with open_tree(path) as tree:
+        return not any(suffix(one) in (*PICTURES, ".zip") for one in tree.paths)
 
 
 def unwatched(params: FolderParams) -> str:

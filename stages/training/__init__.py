@@ -2,10 +2,10 @@
 
 import os
 
-from stages.tracking import local_folder
+from stages.lineage import local_folder
 
-# Threads that wait for each other spin for some microseconds, then sleep; libgomp's own 30,000,000,000 turns make an
-# epoch of the demo beside one other busy process last 135 s instead of 35 on 2 cores (alone 9.7 s, and 10.4 so).
+# Threads that wait for each other spin for some microseconds, then sleep. With libgomp's own 30,000,000,000 turns they
+# take the core from whom they wait for, once anything else runs: docs/benchmarks.md has the table.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ["YOLO_OFFLINE"] = "true"  # neither importing nor starting asks the network
 os.environ["YOLO_AUTOINSTALL"] = "false"

@@ -14,8 +14,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_model_file_from_stem
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
+from stages.lineage import local_folder
 from stages.params import PARAMS_FILE, StageError, TrainParams
-from stages.tracking import local_folder
 
 Settings = dict[str, Any]  # Ultralytics' name: value
 
