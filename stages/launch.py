@@ -43,7 +43,7 @@ def configure_logging(prefix: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines(prefix))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for ours in ("stages", "__main__"):  # the stage itself runs as __main__
+    for ours in ("stages", "ops", "__main__"):  # the stage itself runs as __main__
         logging.getLogger(ours).setLevel(logging.INFO)
 
 
