@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stages import tracking
+from stages import mlflow_client, tracking
 from stages.journal import JOURNAL, folders
 from stages.lineage import local_folder
 from stages.mlflow_client import connect, tracking_uri
@@ -275,7 +275,7 @@ def test_a_server_that_is_away_costs_seconds_and_one_warning(
 
 @pytest.mark.usefixtures("local_store")
 def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr(mlflow_client, "PROBE_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
