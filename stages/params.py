@@ -72,6 +72,7 @@ def _whole_numbers_are_names(value: object) -> object:
 
 
 Name = Annotated[str, BeforeValidator(_whole_numbers_are_names), Field(min_length=1, pattern=r"^\S(.*\S)?$")]
+NameOrEmpty = Annotated[str, BeforeValidator(_whole_numbers_are_names), Field(pattern=r"^(\S(.*\S)?)?$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -104,15 +105,34 @@ class FolderParams(Section):
     paths: Annotated[list[str], Field(min_length=1)]
 
 
+class PicselliaParams(Section):
+    """A dataset version on the annotation platform. The token is no parameter: PICSELLIA_TOKEN."""
+
+    dataset: NameOrEmpty
+    version: NameOrEmpty
+    organization: NameOrEmpty  # empty: the one that the token's user belongs to
+    host: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+$")]  # without a path, which the SDK would drop
+
+
 class PullParams(Section):
-    sources: Annotated[list[Literal["demo", "folder"]], Field(min_length=1)]
+    sources: Annotated[list[Literal["demo", "folder", "picsellia"]], Field(min_length=1)]
     demo: DemoParams
     folder: FolderParams
+    picsellia: PicselliaParams
 
     @model_validator(mode="after")
     def _each_source_once(self) -> Self:
         if len(set(self.sources)) < len(self.sources):
             raise ValueError(f"sources: {self.sources} names a source twice; give folder several paths instead")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_used_is_named(self) -> Self:
+        for key in ("dataset", "version"):
+            if "picsellia" in self.sources and not getattr(self.picsellia, key):
+                raise ValueError(
+                    f"picsellia.{key}: empty; name it, as the platform does, or take picsellia off sources"
+                )
         return self
 
 
@@ -191,6 +211,16 @@ class TrainParams(Section):
     ultralytics: dict[str, Any]  # further settings of Ultralytics, verbatim
 
 
+class FaceParams(Section):
+    """How faces are found and hidden, before anything else looks at a picture."""
+
+    detector: Literal["centerface", "haar", "none"]  # none: the pictures are known to show no face
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of centerface; lower finds more, also what is no face
+    margin: Annotated[float, Field(ge=0, le=2)]  # of a face's width and height, added on each side
+    method: Literal["mosaic", "gaussian", "solid"]
+    cells: Annotated[int, Field(ge=1, le=16)]  # patches along a face's shorter side, whatever its size
+
+
 class DetectParams(Section):
     """How boxes are chosen from the network's output, in scoring and in serving."""
 
@@ -227,6 +257,7 @@ class Params(Section):
     convert: ConvertParams
     split: SplitParams
     train: TrainParams
+    faces: FaceParams
     detect: DetectParams
     evaluate: EvaluateParams
     register_: RegisterParams = Field(alias="register")

