@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -60,36 +61,44 @@ def all_three(folder: Path, settings: Settings) -> tuple[Server, Server, Server]
 
 
 def s3(folder: Path, settings: Settings) -> Server:
-    """SeaweedFS. Of its several servers only S3 asks for a key: the others are given tokens, or do not serve HTTP."""
-    names = (
-        "s3.port.grpc",
-        *(f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")),
-    )
-    ports = dict(zip(names, settings.weed_ports, strict=True))
+    """SeaweedFS. Only its S3 server wants a key by itself; the others serve no HTTP, or tokens made for this start."""
+    ports = (f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc"))
     options = {
         "dir": folder,
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "s3.port": settings.s3_port,
-        **ports,
+        **dict(zip(("s3.port.grpc", *ports), settings.weed_ports, strict=True)),
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
-        "s3.autoCreateBucket": "false",  # a bucket's misspelt name is an error
+        "s3.autoCreateBucket": "false",  # a misspelt bucket is an error
         "s3.allowDeleteBucketNotEmpty": "false",
         "admin.ui": "false",
-        "webdav": "false",
+        "disableHttp": "true",  # of the filer and the master: there anybody reads, and a link in a page deletes
         "master.telemetry": "false",
+        "webdav": "false",
     }
-    keys = {name: settings.published[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    logging_options = {  # what it says at length, it keeps short by itself
+        "logdir": folder / "log",
+        "logtostderr": "false",
+        "alsologtostderr": "false",
+        "stderrthreshold": "ERROR",
+        "log_max_size_mb": 4,
+        "log_max_files": 1,
+    }
+    token = secrets.token_urlsafe(32)
     return Server(
         name="s3",
         folder=folder,
-        command=(str(program("weed")), "mini", *(f"-{name}={value}" for name, value in options.items())),
-        environment=keys,
+        command=(str(program("weed")), *_flags(logging_options), "mini", *_flags(options)),
+        environment={
+            **{name: settings.published[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
+            **{f"WEED_JWT_{what}SIGNING_{how}KEY": token for what in ("", "FILER_") for how in ("", "READ_")},
+        },
         ask=partial(ask_s3, settings.published),
+        prepare=partial((folder / "log").mkdir, parents=True, exist_ok=True),
         port=settings.s3_port,
         port_setting="FINGERS_S3_PORT",
-        prepare=partial(folder.mkdir, exist_ok=True),
     )
 
 
@@ -152,6 +161,10 @@ def mlflow(folder: Path, settings: Settings) -> Server:
     )
 
 
+def _flags(options: Mapping[str, object]) -> list[str]:
+    return [f"-{name}={value}" for name, value in options.items()]
+
+
 def make_buckets(environment: Mapping[str, str]) -> None:
     client = s3_client(environment)
     there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
@@ -167,23 +180,29 @@ def make_database(folder: Path, password: str, user: str | None) -> None:
         let_pass(postgres_program("postgres"))
     if folder.exists():
         return
-    partial_folder, secret = folder.with_name(".postgres.partial"), folder.with_name(".postgres.password")
+    partial_folder, password_file = folder.with_name(".postgres.partial"), folder.with_name(".postgres.password")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir(mode=0o700)
-    secret.unlink(missing_ok=True)
-    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    password_file.unlink(missing_ok=True)
+    with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(password)
     if user:
         shutil.chown(partial_folder, user, user)
-        shutil.chown(secret, user, user)
+        shutil.chown(password_file, user, user)
     try:
-        make = ["--username=fingers", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
+        make = [
+            "--username=fingers",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-locale",
+        ]
         postgres_run("initdb", "-D", str(partial_folder), *make, user=user)
         postgres_run(
             "postgres", "--single", "-D", str(partial_folder), "postgres", say="CREATE DATABASE mlflow;\n", user=user
         )
     finally:
-        secret.unlink()
+        password_file.unlink()
     partial_folder.rename(folder)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from subprocess import Popen
 
@@ -152,10 +153,8 @@ def wait(server: Server, process: "Popen[bytes] | None") -> None:
 
 
 def stop_all(folder: Path) -> list[str]:
-    """MLflow before what it writes to."""
-    found = {name: processes.marked(str(folder / name)) for name in ("mlflow", "postgres", "s3")}
-    processes.stop(found["mlflow"])
-    processes.stop(found["postgres"] + found["s3"])
+    found = {name: processes.marked(str(folder / name)) for name in ASK}
+    processes.stop(chain.from_iterable(found.values()))
     return [name for name, ours in found.items() if ours]
 
 
