@@ -18,7 +18,15 @@ from stages.files import whole_directory, write_json
 from stages.launch import launch
 from stages.params import ConvertParams, Params, StageError
 from stages.vision import images
-from stages.vision.annotations import Annotation, Asset, Rectangle, newest_accepted, read_annotations, read_assets
+from stages.vision.annotations import (
+    Annotation,
+    Asset,
+    Rectangle,
+    newest_accepted,
+    read_annotations,
+    read_assets,
+    read_labels,
+)
 from stages.vision.boxes import Boxes, area, clip, iou, to_yolo
 
 logger = logging.getLogger(__name__)
@@ -55,6 +63,8 @@ def convert(params: Params, raw: Path, yolo: Path) -> None:
     annotations = read_annotations(raw, assets)
     check_files(raw, assets)
     check_labels(raw, annotations, rules)
+    for line in orders_compared(read_labels(raw), rules):
+        logger.info("%s", line)
     logger.info("%d assets, %d annotated", len(assets), sum(bool(a) for a in annotations.values()))
     with whole_directory(yolo) as out:
         (out / "images").mkdir()
@@ -96,6 +106,18 @@ def check_labels(raw: Path, annotations: Mapping[str, Sequence[Annotation]], rul
         )
 
 
+def orders_compared(labels: Mapping[str, Sequence[str]], rules: ConvertParams) -> Iterator[str]:
+    """A line for each source whose labels stand in another order than convert.classes, or mean none of them."""
+    meaning = rules.class_of()
+    for source, names in sorted(labels.items()):
+        meant = [meaning.get(name.strip().casefold()) for name in names]
+        known = list(dict.fromkeys(filter(None, meant)))
+        if known != [name for name in rules.classes if name in known]:
+            yield f"{source} orders its labels {', '.join(names)}; ids follow convert.classes all the same"
+        if strange := [name for name, known_as in zip(names, meant, strict=True) if known_as is None]:
+            yield f"{source} has labels that mean no class, and no box uses them: {', '.join(strange)}"
+
+
 def convert_each(
     assets: Sequence[Asset],
     annotations: Mapping[str, Sequence[Annotation]],
@@ -119,6 +141,8 @@ def convert_each(
 
 def convert_one(asset: Asset, annotations: Sequence[Annotation], rules: ConvertParams, raw: Path, out: Path) -> Entry:
     entry = partial(Entry, file_name=asset.file_name, source=asset.source, tags=sorted(asset.tags))
+    if asset.unusable:
+        return entry(outcome="excluded", reason=asset.unusable)
     try:
         accepted = accepted_annotation(annotations)
         content, image = readable(asset, (raw / "images" / asset.file).read_bytes())

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from stages.files import whole_directory, write_json
 from stages.launch import launch
 from stages.params import Params, PullParams
-from stages.sources import Source, SourceAsset, demo, folder
+from stages.sources import Source, SourceAsset, demo, folder, picsellia
 from stages.vision.annotations import Asset
 
 logger = logging.getLogger(__name__)
@@ -22,12 +22,14 @@ logger = logging.getLogger(__name__)
 SOURCES: dict[str, Callable[[PullParams], Source]] = {
     "demo": lambda params: demo.draw(params.demo),
     "folder": lambda params: folder.read(params.folder),
+    "picsellia": lambda params: picsellia.read(params.picsellia),
 }
 
 
 def pull(params: Params, raw: Path) -> None:
     """Every asset of every source, under an id that stays the same on every machine."""
     sources = [SOURCES[name](params.pull) for name in params.pull.sources]
+    labels = {origin: list(names) for source in sources for origin, names in source.labels.items()}
     expected = sum(source.pictures for source in sources)
     logger.info("%d pictures from %s", expected, "; ".join(source.summary for source in sources))
 
@@ -41,8 +43,10 @@ def pull(params: Params, raw: Path) -> None:
             assets.append(asset)
             annotations[asset.id] = [each.model_dump(exclude_unset=True) for each in found.annotations]
         assets.sort(key=lambda asset: asset.id)
-        write_json(partial / "assets.json", [asset.model_dump() for asset in assets])
+        write_json(partial / "assets.json", [asset.model_dump(exclude_defaults=True) for asset in assets])
         write_json(partial / "annotations.json", annotations)
+        if labels:
+            write_json(partial / "labels.json", labels)
 
     origins = Counter(asset.source for asset in assets)
     by_source = ", ".join(f"{origin} {count}" for origin, count in sorted(origins.items()))
@@ -61,6 +65,7 @@ def describe(found: SourceAsset) -> Asset:
         sha256=hashlib.sha256(found.content).hexdigest(),
         tags=list(found.tags),
         source=found.origin,
+        unusable=found.unusable,
     )
 
 

@@ -1,7 +1,7 @@
 """Where annotated pictures come from: a source turns its params into a stream of assets, one in memory at a time."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from stages.vision.annotations import Annotation
 
@@ -17,7 +17,8 @@ class SourceAsset:
     height: int | None
     tags: tuple[str, ...]
     annotations: tuple[Annotation, ...]  # newest first; none: nobody annotated it
-    origin: str  # demo, folder:hands, …
+    origin: str  # demo, folder:hands, picsellia:hands, …
+    unusable: str | None = None  # why the source itself has no picture to give; content is empty then
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,4 @@ class Source:
     summary: str  # for the line that opens the stage
     pictures: int
     assets: Iterable[SourceAsset]  # to go through once
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)  # origin: its labels in its own order, if stated

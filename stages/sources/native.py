@@ -43,6 +43,7 @@ def read(tree: Tree) -> Iterator[SourceAsset]:
             tags=tuple(asset.tags),
             annotations=tuple(annotations.get(asset.id, ())),
             origin=f"folder:{tree.name}/{asset.source}",
+            unusable=asset.unusable,
         )
 
 

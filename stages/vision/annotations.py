@@ -36,6 +36,7 @@ class Asset(Native):
     sha256: str
     tags: list[str]
     source: str
+    unusable: str | None = None  # why the source itself has no picture; its file is empty
 
 
 def _label_name(value: object) -> object:
@@ -73,6 +74,7 @@ class Annotation(Native):
 
 _ASSETS = TypeAdapter(list[Asset])
 _ANNOTATIONS = TypeAdapter(dict[str, list[Annotation]])
+_LABELS = TypeAdapter(dict[str, list[str]])
 
 
 def read_assets(raw: Path) -> list[Asset]:
@@ -99,6 +101,12 @@ def read_annotations(raw: Path, assets: Sequence[Asset]) -> dict[str, list[Annot
             "pull again, so that both files are of one version"
         )
     return annotations
+
+
+def read_labels(raw: Path) -> dict[str, list[str]]:
+    """Source: its labels in its own order. Empty without labels.json: few sources state one."""
+    path = raw / "labels.json"
+    return _checked(_LABELS, read_json(path), path) if path.exists() else {}
 
 
 def newest_accepted(annotations: Sequence[Annotation]) -> Annotation | None:
