@@ -104,7 +104,7 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Nested mappings become names with dots. MLflow's params never change: the first value of a name stays."""
-        flat = {_name(name): _text(value)[:LONGEST_PARAM] for name, value in _flat(params)}
+        flat = as_logged(params)
         known = self._journal.params
         for name, text in flat.items():
             if known.get(name, text) != text:
@@ -149,7 +149,7 @@ class TrackedRun:
     def send_what_others_left(self) -> None:
         """Finished runs that this server was meant to get, and could not then."""
         for folder in journal.folders(local_folder() / "tracking") if self._client else []:
-            lock = _lock(folder.parent.name)
+            lock = lock_of(folder.parent.name)
             with suppress(Timeout), lock.acquire(timeout=0):  # another process may be at it
                 left = Journal(folder)
                 waits = left.count_sent(self._server) < len(left.records)
@@ -292,7 +292,7 @@ def _parts(values: Mapping[str, T]) -> Iterator[dict[str, T]]:
 
 
 def _alone(key: str) -> BaseFileLock:
-    lock = _lock(key)
+    lock = lock_of(key)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -301,7 +301,7 @@ def _alone(key: str) -> BaseFileLock:
     return lock
 
 
-def _lock(key: str) -> BaseFileLock:
+def lock_of(key: str) -> BaseFileLock:
     """Of all journals of the key. The operating system gives it back when its holder ends, however it ends."""
     folder = local_folder() / "tracking" / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -317,10 +317,16 @@ def _journal(key: str, name: str | None, address: str, resume: bool) -> Journal:
     return Journal.begin(root, key, name=name, address=without_password(address), adopts=resume, time=_now())
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def as_logged(params: Mapping[str, object]) -> dict[str, str]:
+    """Params as a run has them: names with dots, values as text."""
+    return {_name(name): _text(value)[:LONGEST_PARAM] for name, value in flat(params)}
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested mappings become names with dots; an empty one is a value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

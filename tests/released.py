@@ -6,7 +6,9 @@ from typing import Any
 import cv2
 
 from stages.files import sha256_of, write_json, write_text
+from stages.registry import Registry, Version
 from stages.release import Release
+from stages.tracking import open_run
 from tests.fixed_model import row, write_model
 from tests.native import noise
 
@@ -64,6 +66,12 @@ def release(onnx: Path, run_id: str | None, **changes: Any) -> Release:
             **changes,
         }
     )
+
+
+def registered(registry: Registry, onnx: Path, key: str = "k", **changes: Any) -> Version:
+    """A version, of the run with this key; changes: of its release."""
+    run_id = open_run(key, name="", resume=True).run_id
+    return registry.register(release(onnx, run_id, **changes), onnx, "# fingers\n")
 
 
 def write_data(root: Path, counts: list[int]) -> tuple[Path, Path]:

@@ -1,16 +1,16 @@
 """Versions in a real MLflow registry: registered, found, aliased, downloaded and checked."""
 
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from stages.mlflow_client import ServerAway, connect, tracking_uri
 from stages.params import StageError
-from stages.registry import Registry, Version
-from stages.tracking import open_run
+from stages.registry import Registry
 from tests.mlflow_server import MlflowServer
-from tests.released import model, release
+from tests.released import model, registered, release
 
 
 @pytest.fixture
@@ -19,16 +19,66 @@ def registry(local_store: Path) -> Registry:
     return Registry("fingers")
 
 
-def registered(registry: Registry, onnx: Path, key: str = "k", **changes: object) -> Version:
-    run_id = open_run(key, name="", resume=True).run_id
-    return registry.register(release(onnx, run_id, **changes), onnx, "# fingers\n")
-
-
 def test_an_empty_registry_has_no_champion_and_no_version(registry: Registry, tmp_path: Path) -> None:
     assert registry.with_alias("champion") is None
-    assert registry.find(release(model(tmp_path / "a.onnx"), "run").identity) is None
+    assert registry.with_identity(release(model(tmp_path / "a.onnx"), "run").identity) is None
     registered(registry, tmp_path / "a.onnx")
     assert registry.with_alias("champion") is None
+
+
+def test_a_version_is_found_by_number_alias_and_the_words_of_older_teams(registry: Registry, tmp_path: Path) -> None:
+    first = registered(registry, model(tmp_path / "a.onnx"))
+    second = registered(registry, model(tmp_path / "b.onnx", count=4))
+    registry.set_alias("champion", first)
+    registry.set_alias("challenger", second)
+    for reference in ("1", "champion", "Production", "production"):
+        assert registry.find(reference) == first
+    for reference in ("2", "challenger", "Staging"):
+        assert registry.find(reference) == second
+    with pytest.raises(StageError, match="fingers: no version '3'; there is 2, challenger; 1, champion"):
+        registry.find("3")
+    with pytest.raises(StageError, match="other: no version 'champion'; there is none yet: dvc repro"):
+        Registry("other").find("champion")
+
+
+def test_a_list_of_versions_tells_what_their_releases_say(registry: Registry, tmp_path: Path) -> None:
+    assert registry.versions() == []
+    onnx = model(tmp_path / "a.onnx")
+    registered(registry, onnx, gates={"passed": False, "failures": []})
+    (version,) = registry.versions()
+    assert (version.tags["map50"], version.tags["count_accuracy"], version.tags["gates"]) == ("0.95", "0.9", "failed")
+    assert "git" not in version.tags
+    registered(registry, onnx)
+    (again,) = registry.versions()
+    assert again.tags["gates"] == "passed"
+
+
+def test_who_became_champion_is_on_record_and_nothing_else(registry: Registry, tmp_path: Path) -> None:
+    first, second = (registered(registry, model(tmp_path / f"{n}.onnx", count=n)) for n in (1, 2))
+    assert registry.promotions() == []
+    registry.set_alias("challenger", first)
+    registry.set_alias("champion", first)
+    registry.set_alias("champion", first)  # it is already
+    registry.set_alias("champion", second, "promote")
+    found = [(one.version, one.before, one.command) for one in registry.promotions()]
+    assert found == [("1", None, "register"), ("2", "1", "promote")]
+    assert all(one.by and one.at for one in registry.promotions())
+
+
+def test_two_who_promote_at_once_are_both_on_record(registry: Registry, tmp_path: Path) -> None:
+    first, *others = (registered(registry, model(tmp_path / f"{n}.onnx", count=n)) for n in range(4))
+    registry.set_alias("champion", first)
+    with ThreadPoolExecutor(3) as people:
+        list(people.map(lambda version: Registry("fingers").set_alias("champion", version, "promote"), others))
+    assert registry.with_alias("champion") in others
+    assert {one.version for one in registry.promotions()} == {"1", "2", "3", "4"}
+
+
+def test_a_record_that_somebody_changed_is_named(registry: Registry, tmp_path: Path) -> None:
+    registered(registry, model(tmp_path / "a.onnx"))
+    connect(tracking_uri()).set_model_version_tag("fingers", "1", "became_champion.x", "rubbish")
+    with pytest.raises(StageError, match=r"the tag became_champion\.x of a version is not as it was written"):
+        registry.promotions()
 
 
 def test_the_same_model_is_one_version_also_from_another_training(registry: Registry, tmp_path: Path) -> None:
