@@ -141,3 +141,264 @@ def logs(
 
     for line in stack.logs(repository(), [server] if server else list(stack.ASK), lines=lines, follow=follow):
         typer.echo(line)
+
+
+@app.command()
+def models(
+    reference: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="A number, an alias, Staging or Production.")
+    ] = None,
+    history: Annotated[bool, typer.Option("--history", help="Who became champion when, and by whom.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts, with the whole lineage.")] = False,
+) -> None:
+    """Lists the versions of the registered model, newest first; or shows one, with its model card.
+
+    Examples:
+
+      fingers models
+
+      fingers models champion
+
+      fingers models --history
+    """
+    from ops import rows  # noqa: PLC0415
+    from ops.models import as_listed, listed, model_name  # noqa: PLC0415
+    from stages.registry import Registry  # noqa: PLC0415
+
+    registry = Registry(name or model_name(repository()))
+    if history:
+        promotions = registry.promotions()
+        made = [one.model_dump() for one in promotions] if as_json else rows.of_promotions(promotions)
+        show(made, as_json=as_json, empty=f"{registry.name} has had no champion yet")
+        return
+    version = registry.find(reference) if reference else None
+    found = [as_listed(version, registry.aliases())] if version else listed(registry)
+    shown = [asdict(row) for row in found] if as_json else rows.of_versions(found)
+    if version and as_json:
+        shown = [{**row, "card": registry.card(version)} for row in shown]
+    show(shown, as_json=as_json, empty=f"{registry.name} has no version yet: dvc repro registers one")
+    if version and not as_json:
+        typer.echo(f"\n{registry.card(version)}")
+
+
+@app.command()
+def promote(
+    reference: Annotated[str, typer.Argument(metavar="VERSION", help="A number, challenger, or Staging.")],
+    force: Annotated[bool, typer.Option("--force", help="Also a version that failed its gates.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+) -> None:
+    """Makes a version champion, and keeps on record who did so; not one that failed its gates, or whose file changed.
+
+    Examples:
+
+      fingers promote 7
+
+      fingers promote challenger --force
+    """
+    from ops import models as registered  # noqa: PLC0415
+    from stages.registry import Registry  # noqa: PLC0415
+
+    registry = Registry(name or registered.model_name(repository()))
+    logger.info("%s: %s", registry.name, registered.promote(registry, reference, force=force))
+
+
+@app.command()
+def rollback(
+    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+) -> None:
+    """Makes the previous champion champion again; once more, the one before that. Its file is checked first.
+
+    Examples:
+
+      fingers rollback
+    """
+    from ops import models as registered  # noqa: PLC0415
+    from stages.registry import Registry  # noqa: PLC0415
+
+    registry = Registry(name or registered.model_name(repository()))
+    logger.info("%s: %s", registry.name, registered.rollback(registry))
+
+
+@app.command()
+def trace(
+    reference: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="A number, an alias, Staging or Production.")
+    ] = None,
+    sha256: Annotated[str, typer.Option(help="Of the detector file: its versions. The beginning will do.")] = "",
+    git: Annotated[str, typer.Option(help="A revision: its versions.")] = "",
+    run: Annotated[str, typer.Option(help="A run's id: its versions.")] = "",
+    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all parameters.")] = False,
+) -> None:
+    """Tells what a version came from, whether that is still at hand, and the commands that make it again.
+
+    Examples:
+
+      fingers trace champion
+
+      fingers trace --sha256 96ab1f
+
+      fingers trace --git main --json
+    """
+    from ops import rows  # noqa: PLC0415
+    from ops.models import model_name  # noqa: PLC0415
+    from ops.trace import matching  # noqa: PLC0415
+    from ops.trace import trace as traced  # noqa: PLC0415
+    from stages.registry import Registry  # noqa: PLC0415
+    from stages.runs import Runs  # noqa: PLC0415
+
+    if sum(map(bool, (reference, sha256, git, run))) != 1:
+        raise typer.BadParameter("give a VERSION, or one of --sha256, --git, --run")
+    root = repository()
+    registry = Registry(name or model_name(root))
+    versions = [registry.find(reference)] if reference else matching(registry, root, sha256=sha256, git=git, run=run)
+    traces = [traced(registry, Runs(), root, version) for version in versions]
+    if as_json:
+        show([asdict(one) for one in traces], as_json=True, empty="")
+        return
+    for one in traces:
+        show(rows.of_trace(one), as_json=False, empty="")
+        typer.echo("".join(f"\n    {command}" for command in one.commands) + "\n")
+
+
+@app.command()
+def runs(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="No more than these.")] = 20,
+    status: Annotated[
+        Literal["running", "finished", "failed", "killed"] | None, typer.Option(help="Only these.")
+    ] = None,
+    sort: Annotated[
+        Literal["started", "seconds", "best_map50", "test_map50", "count_accuracy"],
+        typer.Option(help="Highest first; all runs are read for any but started."),
+    ] = "started",
+    watch: Annotated[bool, typer.Option("--watch", help="Follow those in progress, epoch by epoch.")] = False,
+    until_done: Annotated[bool, typer.Option(help="With --watch: end when none is in progress.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Lists the runs of the experiment, newest first; or follows those in progress until Ctrl-C.
+
+    A run that is interrupted was killed on this machine, and goes on with the next dvc repro; of one that is silent
+    no epoch has come for long, from a machine that cannot be asked.
+
+    Examples:
+
+      fingers runs --sort count_accuracy --limit 5
+
+      fingers runs --watch
+
+      dvc exp run && fingers runs --limit 1 --json
+    """
+    from ops import rows  # noqa: PLC0415
+    from ops import runs as tracked  # noqa: PLC0415
+    from ops.live import follow  # noqa: PLC0415
+    from stages.runs import Runs  # noqa: PLC0415
+
+    if watch:
+        follow(tracked.watch(every, until_done))
+        return
+    found = tracked.listed(Runs(), limit, status, sort)
+    show([asdict(row) for row in found] if as_json else rows.of_runs(found), as_json=as_json, empty="no run yet")
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A version's number, alias or stage; or a run's id or name.")],
+    b: Annotated[str, typer.Argument(help="The other.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Of the pictures counted differently.")] = 20,
+    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all pictures.")] = False,
+) -> None:
+    """Sets two versions or runs side by side: scores, parameters that differ, and what both count on the test pictures.
+
+    Examples:
+
+      fingers compare champion challenger
+
+      fingers compare 3 lively-hog-12 --json
+    """
+    from ops import rows  # noqa: PLC0415
+    from ops.comparison import compared  # noqa: PLC0415
+    from ops.models import model_name  # noqa: PLC0415
+    from stages.registry import Registry  # noqa: PLC0415
+    from stages.runs import Runs  # noqa: PLC0415
+
+    root = repository()
+    found = compared(Registry(name or model_name(root)), Runs(), root, a, b)
+    if as_json:
+        show([asdict(found)], as_json=True, empty="")
+        return
+    show(rows.of_scores(found), as_json=False, empty="no scores")
+    typer.echo()
+    show(rows.of_params(found), as_json=False, empty="the parameters are the same")
+    typer.echo(f"\n{rows.on_pictures(found)}\n")
+    if found.on_pictures:
+        show(rows.of_pictures(found, limit), as_json=False, empty="every picture is counted alike")
+
+
+@app.command()
+def backup(
+    path: Annotated[Path | None, typer.Argument(help="A .zip, or a folder for one with the date in its name.")] = None,
+    every: Annotated[str | None, typer.Option(help="Goes on for ever, at this interval: 24h, 30m, 7d.")] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Deletes all but so many of the dated ones.")] = None,
+    with_cache: Annotated[
+        list[str] | None, typer.Option(metavar="REV", help="With the DVC cache of this git revision; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Puts all that MLflow has, artifacts included, into a zip; safe while training goes on. See docs/backup.md.
+
+    Examples:
+
+      fingers backup
+
+      fingers backup /mnt/nas --every 24h --keep 14
+
+      fingers backup release.zip --with-cache HEAD
+    """
+    from ops.backup import schedule  # noqa: PLC0415
+    from ops.backup.take import take  # noqa: PLC0415
+    from stages.lineage import local_folder  # noqa: PLC0415
+    from stages.mlflow_client import tracking_uri  # noqa: PLC0415
+
+    where = path or local_folder() / "backups"
+    if where.suffix == ".zip" and (every or keep):
+        raise typer.BadParameter("a backup that comes again has its date as its name; give a folder", param_hint="PATH")
+    if every:
+        try:
+            interval = schedule.parsed_interval(every)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--every") from None
+        schedule.repeat(where, interval, keep, lambda file: take(file, tracking_uri(), with_cache or ()))
+    taken = take(where if where.suffix == ".zip" else where / schedule.dated_name(), tracking_uri(), with_cache or ())
+    schedule.prune(where, keep)
+    show([{"file": taken.path, "bytes": taken.size, **taken.manifest.counts}], as_json=as_json, empty="")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `fingers backup` wrote.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Lists what would be done, and does nothing.")] = False,
+    on_conflict: Annotated[
+        Literal["skip", "overwrite", "copy"],
+        typer.Option(
+            help="Where the server has another of the name or number: leave it, replace it, or restore beside."
+        ),
+    ] = "skip",
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts; with what was there already.")] = False,
+) -> None:
+    """Brings a backup to the MLflow in use, empty or not. Again, also after a kill, it adds only what is missing.
+
+    Examples:
+
+      fingers restore backup.zip --dry-run
+
+      MLFLOW_TRACKING_URI=http://127.0.0.1:5001 fingers restore backup.zip
+    """
+    from ops.backup.restore import restore as restored  # noqa: PLC0415
+    from stages.mlflow_client import tracking_uri  # noqa: PLC0415
+
+    steps = restored(file, tracking_uri(), on_conflict, dry_run=dry_run)
+    rows = [{"do": s.verb, "what": s.kind, "name": s.name, "why": s.why} for s in steps if as_json or s.verb != "keep"]
+    show(rows, as_json=as_json, empty="everything is there already")
