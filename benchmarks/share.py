@@ -1,0 +1,152 @@
+"""`dvc push` and `dvc pull` of many small files beside plain boto3 -> a Markdown table.
+
+./run fingers up && ./run python -m benchmarks.share [--files N] [--kilobytes N] [--rounds N] [--set SECTION.KEY=VALUE]
+
+Both speak to the server of AWS_ENDPOINT_URL_S3, each round under a prefix of its own in the remote's bucket, which is
+emptied at the end. They take turns, so that a machine whose speed drifts slows both; a ratio is the median of the
+rounds'. DVC's times are of whole commands, the start of Python included; boto3's are of the transfers alone.
+"""
+
+import argparse
+import filecmp
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+from botocore.config import Config  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parent.parent
+BUCKET = "dvc"
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds."""
+
+    dvc_push: float
+    boto3_push: float
+    dvc_pull: float
+    boto3_pull: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=3000)
+    parser.add_argument("--kilobytes", type=int, default=10, help="of each file")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=16, help="of boto3")
+    parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="changes of .dvc/config")
+    options = parser.parse_args()
+    rounds = []
+    for number in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            rounds.append(measure(Path(folder), number, options))
+    sys.stdout.write(report(rounds, options))
+
+
+def measure(folder: Path, number: int, options: argparse.Namespace) -> Round:
+    prefix = f"benchmark-{os.getpid()}-{number}"
+    here, there, fetched = folder / "here", folder / "there", folder / "fetched"
+    prepare(here, prefix, number, options)
+    shutil.copytree(here, there, ignore=shutil.ignore_patterns("cache", "images", "tmp"))
+    fetched.mkdir()
+    names = sorted(path.name for path in (here / "images").iterdir())
+    s3 = client(options.threads)
+
+    def upload(name: str) -> None:
+        s3.upload_file(str(here / "images" / name), BUCKET, f"{prefix}/plain/{name}")
+
+    def download(name: str) -> None:
+        s3.download_file(BUCKET, f"{prefix}/plain/{name}", str(fetched / name))
+
+    try:
+        seconds = Round(
+            dvc_push=timed(lambda: dvc(here, "push")),
+            boto3_push=timed(lambda: in_threads(upload, names, options.threads)),
+            dvc_pull=timed(lambda: dvc(there, "pull")),
+            boto3_pull=timed(lambda: in_threads(download, names, options.threads)),
+        )
+    finally:
+        empty(s3, prefix, options.threads)
+    for copy in (there / "images", fetched):
+        assert filecmp.cmpfiles(here / "images", copy, names, shallow=False)[0] == names, f"{copy} is not what was sent"
+    return seconds
+
+
+def prepare(folder: Path, prefix: str, seed: int, options: argparse.Namespace) -> None:
+    """A repository with the committed configuration that tracks a directory of files of noise."""
+    (folder / "images").mkdir(parents=True)
+    noise = random.Random(seed)
+    for number in range(options.files):
+        (folder / f"images/{number:06}.jpg").write_bytes(noise.randbytes(1024 * options.kilobytes))
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    dvc(folder, "init", "--quiet")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    dvc(folder, "remote", "modify", "minio", "url", f"s3://{BUCKET}/{prefix}")
+    for setting in options.set:
+        dvc(folder, "config", *setting.split("=", 1))
+    dvc(folder, "add", "--quiet", "images")
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    environment = {
+        **os.environ,
+        "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(folder.parent / "global"),
+    }
+    environment.pop("DVC_ROOT", None)
+    done = subprocess.run(["dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"dvc {' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+
+
+def client(threads: int) -> Any:
+    return boto3.client("s3", config=Config(max_pool_connections=threads))
+
+
+def in_threads(do: Callable[[str], None], names: Sequence[str], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(do, names))
+
+
+def empty(s3: Any, prefix: str, threads: int) -> None:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    in_threads(lambda key: s3.delete_object(Bucket=BUCKET, Key=key), keys, threads)
+
+
+def timed(do: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
+
+
+def report(rounds: Sequence[Round], options: argparse.Namespace) -> str:
+    def row(name: str, ours: Iterable[float], theirs: Iterable[float]) -> str:
+        a, b = list(ours), list(theirs)
+        ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
+        return f"| {name} | {statistics.median(a):.1f} | {statistics.median(b):.1f} | {ratio:.2f} |\n"
+
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores; {options.files:,} files of {options.kilobytes} KB, "
+        f"boto3 in {options.threads} threads, {options.rounds} rounds{', '.join(['', *options.set])}\n\n"
+        "| median s | dvc | boto3 | ratio |\n|---|---:|---:|---:|\n"
+        + row("push", (one.dvc_push for one in rounds), (one.boto3_push for one in rounds))
+        + row("pull", (one.dvc_pull for one in rounds), (one.boto3_pull for one in rounds))
+    )
+
+
+if __name__ == "__main__":
+    main()
