@@ -1,0 +1,87 @@
+"""An MLflow store with one of everything that a backup must bring back, and with what has gone wrong elsewhere."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.files import sha256_of
+from stages.mlflow_client import connect
+from tests.mlflow_tables import contents
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A store in a folder: with mlflow.db and artifacts/ when nothing serves it, else as its server keeps it."""
+
+    folder: Path
+    address: str
+    database: str
+    artifacts: Path
+
+    def contents(self) -> dict[str, Any]:
+        below = Path("/") if self.address == self.database else self.artifacts
+        files = [path for path in self.artifacts.rglob("*") if path.is_file()]
+        return contents(self.database, {path.relative_to(below).as_posix(): sha256_of(path) for path in files})
+
+    @property
+    def client(self) -> Any:
+        return connect(self.address)
+
+    def experiment(self, name: str, tags: dict[str, str] | None = None) -> str:
+        place = self.artifacts.as_uri() if self.address == self.database else None
+        return str(self.client.create_experiment(name, place, tags))
+
+
+def fill(sample: Sample) -> None:
+    """Two experiments, one of them deleted; runs of each status; a model whose numbers have gaps."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    client = sample.client
+    here = sample.experiment("finger-counter", {"mlflow.note.content": "des doigts ✋"})
+    gone = sample.experiment("gone")
+
+    parent = client.create_run(here, 1_700_000_000_000, {"mlflow.user": "ann"}, "sweep").info.run_id
+    child = client.create_run(here, 1_700_000_000_500, {"mlflow.parentRunId": parent}, "first").info.run_id
+    values = [1.0, math.nan, math.inf, -math.inf, 0.1, 0.1, 5e-324]
+    points = [Metric("loss", value, 1_700_000_001_000 + n, n) for n, value in enumerate(values)]
+    points += [Metric("loss", 0.5, 1_700_000_009_999, 2), Metric("loss", 0.6, 1_700_000_000_001, 2)]  # step 2 again
+    points += [Metric("a/b c", float(n), 1_700_000_002_000, -n) for n in range(25)]
+    client.log_batch(child, points, [Param("lr", "0.1"), Param("empty", "")], [RunTag("note", "two\nlines ✓")])
+    source = Dataset("hands", "abc123", "local", '{"uri": "data"}', '{"columns": []}', '{"rows": 3}')
+    client.log_inputs(child, [DatasetInput(source, [InputTag("mlflow.data.context", "training")])])
+    write(sample.folder / "files/weights.bin", os.urandom(300_000))
+    write(sample.folder / "files/deep/er/a b é.txt", b"hello\n")
+    write(sample.folder / "files/deep/empty", b"")
+    client.log_artifacts(child, str(sample.folder / "files"), "model/abc")
+    client.log_artifact(child, str(sample.folder / "files/weights.bin"))
+    client.set_terminated(child, "FAILED", 1_700_000_100_000)
+    client.set_terminated(parent, "KILLED", 1_700_000_200_000)
+    client.create_run(here, 1_700_000_300_000, {}, "still running")
+    without_end = client.create_run(here, 1_700_000_400_000, {}, "no end").info.run_id
+    client.update_run(without_end, "FINISHED")
+    deleted = client.create_run(here, 1_700_000_500_000, {}, "deleted").info.run_id
+    client.log_metric(deleted, "loss", 3.0)
+    client.delete_run(deleted)
+    lost = client.create_run(gone, 1_700_000_600_000, {}, "in a deleted experiment").info.run_id
+    client.set_terminated(lost, "FINISHED", 1_700_000_700_000)
+    client.delete_experiment(gone)
+
+    files = f"{client.get_run(child).info.artifact_uri}/model/abc"
+    client.create_registered_model("fingers", {"task": "count"}, "Counts fingers.")
+    for number in range(1, 7):
+        tags = {"sha256": f"{number}"}
+        client.create_model_version("fingers", files, child, tags, f"https://run/{number}", f"card {number}")
+    for deleted_number in ("1", "3", "4"):
+        client.delete_model_version("fingers", deleted_number)
+    client.set_registered_model_alias("fingers", "champion", "5")
+    client.set_registered_model_alias("fingers", "challenger", "6")
+    client.create_registered_model("l'autre")
+    client.create_model_version("l'autre", f"runs:/{child}/model/abc", child)
+    client.create_registered_model("without versions")
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
