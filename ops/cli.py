@@ -146,7 +146,7 @@ def logs(
 @app.command()
 def models(
     reference: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="A number, an alias, Staging or Production.")
+        str | None, typer.Argument(metavar="VERSION", help="A number, an alias, Staging or Production.")
     ] = None,
     history: Annotated[bool, typer.Option("--history", help="Who became champion when, and by whom.")] = False,
     name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
@@ -223,7 +223,7 @@ def rollback(
 @app.command()
 def trace(
     reference: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="A number, an alias, Staging or Production.")
+        str | None, typer.Argument(metavar="VERSION", help="A number, an alias, Staging or Production.")
     ] = None,
     sha256: Annotated[str, typer.Option(help="Of the detector file: its versions. The beginning will do.")] = "",
     git: Annotated[str, typer.Option(help="A revision: its versions.")] = "",
