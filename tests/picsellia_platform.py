@@ -63,6 +63,7 @@ class Platform:
     labels: Sequence[str] = ("0", "1", "2", "3", "4", "5", "unknown")
     version_type: str = "OBJECT_DETECTION"
     page: int = 1000  # assets in an answer at most
+    unlisted: int = 0  # assets that the listing announces and does not have
     keep: Callable[[Any], bool] = lambda _: True  # which annotations are handed over
     host: str = ""
     asked: Counter[str] = field(default_factory=Counter)  # method and path of each request
@@ -70,6 +71,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         self._faults: defaultdict[str, list[Fault]] = defaultdict(list)
+        self._events: dict[str, Callable[[], None]] = {}
         self._signature = 0
         self._lock = threading.Lock()
         self.stored = {s.asset_id: s for s in (store(n, picture) for n, picture in enumerate(self.pictures))}
@@ -78,6 +80,13 @@ class Platform:
     def fail(self, path: str, *faults: Fault) -> None:
         """The next requests whose path contains a match of the expression get these, in order."""
         self._faults[path] += faults
+
+    def on(self, path: str, event: Callable[[], None]) -> None:
+        """What happens on the platform before it answers such a request."""
+        self._events[path] = event
+
+    def heal(self) -> None:
+        self._faults.clear()
 
     def expire(self) -> None:
         """No address handed out so far opens its file any more."""
@@ -92,6 +101,8 @@ class Platform:
 
     def fault(self, path: str) -> Fault | None:
         with self._lock:
+            for event in [event for regex, event in self._events.items() if re.search(regex, path)]:
+                event()
             waiting = next((faults for regex, faults in self._faults.items() if faults and re.search(regex, path)), [])
             return waiting.pop(0) if waiting else None
 
@@ -135,7 +146,7 @@ class Platform:
         end = start + wanted
         return {
             "items": [self.listed(stored) for stored in every[start:end]],
-            "count": len(every),
+            "count": len(every) + self.unlisted,
             "next_cursor": str(end) if end < len(every) else None,
         }
 
