@@ -1,46 +1,379 @@
 """Backups of real MLflow stores, restored into others, and the two compared table by table."""
 
+import json
+import os
 import shutil
-from collections.abc import Callable
+import stat
+import threading
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
+from ops.backup import schedule, store
+from ops.backup.archive import MANIFEST, Archive, Manifest, Member, is_safe, line, parsed
+from ops.backup.plan import OnConflict, Step
+from ops.backup.records import Point
 from ops.backup.restore import restore
 from ops.backup.take import take
+from stages.params import StageError
+from stages.registry import Registry
 from tests.mlflow_sample import Sample, fill
+from tests.mlflow_server import MlflowServer
 from tests.mlflow_tables import differences
+from tests.released import model, release
 
 NewStore = Callable[[str], Sample]
+NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture
 def new_store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> NewStore:
     """An empty store in files, which no server serves."""
     monkeypatch.chdir(tmp_path)  # MLflow keeps the artifacts of the experiment Default below it
+    return lambda name: store_in(tmp_path / name, empty_store)
 
-    def made(name: str) -> Sample:
-        folder = tmp_path / name
-        (folder / "artifacts").mkdir(parents=True)
-        shutil.copy(empty_store, folder / "mlflow.db")
-        address = f"sqlite:///{folder}/mlflow.db"
-        return Sample(folder, address, address, folder / "artifacts")
 
-    return made
+def store_in(folder: Path, empty_store: Path) -> Sample:
+    (folder / "artifacts").mkdir(parents=True)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    address = f"sqlite:///{folder}/mlflow.db"
+    return Sample(folder, address, address, folder / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Sample:
+    """The sample. Nobody changes it."""
+    filled = store_in(tmp_path_factory.mktemp("source"), empty_store)
+    fill(filled)
+    return filled
+
+
+@pytest.fixture(scope="module")
+def backup(source: Sample) -> Path:
+    taken = take(source.folder / "backup.zip", source.address)
+    assert taken.manifest.left_out == []
+    return taken.path
+
+
+def into(target: Sample, backup: Path, on_conflict: OnConflict = "skip") -> list[Step]:
+    """Restores, and holds the run against its dry run; what was there already is not told."""
+    before = target.contents()
+    planned = restore(backup, target.address, on_conflict, dry_run=True)
+    assert differences(before, target.contents()) == [], "a dry run wrote"
+    done = restore(backup, target.address, on_conflict, dry_run=False)
+    assert done == planned
+    return [step for step in done if step.verb != "keep"]
 
 
 def test_an_empty_store_comes_back_empty(new_store: NewStore, tmp_path: Path) -> None:
     source, target = new_store("source"), new_store("target")
     taken = take(tmp_path / "backup.zip", source.address)
     assert taken.manifest.counts == {"experiments": 1}
-    assert [step.verb for step in restore(taken.path, target.address, "skip", dry_run=False)] == ["keep"]
+    assert into(target, taken.path) == []
     assert differences(source.contents(), target.contents()) == []
 
 
-def test_everything_comes_back(new_store: NewStore, tmp_path: Path) -> None:
-    source, target = new_store("source"), new_store("target")
-    fill(source)
-    taken = take(tmp_path / "backup.zip", source.address)
-    assert taken.manifest.left_out == []
-    restore(taken.path, target.address, "skip", dry_run=False)
+def test_everything_comes_back(source: Sample, backup: Path, new_store: NewStore) -> None:
+    target = new_store("target")
+    into(target, backup)
     assert differences(source.contents(), target.contents()) == []
+
+
+def test_twice_is_once_and_into_its_own_store_is_nothing(source: Sample, backup: Path, new_store: NewStore) -> None:
+    target = new_store("target")
+    assert Counter((step.verb, step.kind) for step in into(target, backup)) == {
+        ("create", "experiment"): 2,
+        ("create", "run"): 6,
+        ("create", "model"): 3,
+        ("create", "version"): 4,
+        ("create", "alias"): 2,
+        ("delete", "experiment"): 1,
+    }
+    restored = target.contents()
+    assert into(target, backup) == []
+    assert differences(restored, target.contents()) == []
+    assert into(source, backup) == []
+
+
+def test_a_backup_of_what_was_restored_is_the_same_backup(source: Sample, backup: Path, new_store: NewStore) -> None:
+    second, third = new_store("second"), new_store("third")
+    into(second, backup)
+    again = take(second.folder / "again.zip", second.address).path
+    assert into(source, again) == []
+    into(third, again)
+    assert differences(source.contents(), third.contents()) == []
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed_at(commit: int) -> Iterator[Counter[str]]:
+    """Any program that uses a database in this process ends where it would commit for the so-manieth time."""
+    counted: Counter[str] = Counter()
+
+    def count(_: object) -> None:
+        counted["commits"] += 1
+        if counted["commits"] == commit:
+            raise Killed
+
+    event.listen(Engine, "commit", count)
+    try:
+        yield counted
+    finally:
+        event.remove(Engine, "commit", count)
+
+
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_restore_that_was_killed_and_started_again_is_as_one(
+    source: Sample, backup: Path, new_store: NewStore, every: int
+) -> None:
+    with killed_at(0) as counted:
+        restore(backup, new_store("whole").address, "skip", dry_run=False)
+    commits = counted["commits"]
+    assert commits > 50
+    for moment in range(1, commits + 1, every):
+        target = new_store(f"killed{moment}")
+        with killed_at(moment), pytest.raises(Killed):
+            restore(backup, target.address, "skip", dry_run=False)
+        restore(backup, target.address, "skip", dry_run=False)
+        assert differences(source.contents(), target.contents()) == [], f"killed at commit {moment}"
+
+
+def test_nothing_is_cut_off_at_a_page(
+    source: Sample, new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "A_PAGE", 1)
+    monkeypatch.setattr(store, "POINTS_A_PAGE", 2)
+    monkeypatch.setattr(store, "A_BATCH", 3)
+    target = new_store("target")
+    into(target, take(tmp_path / "backup.zip", source.address).path)
+    assert differences(source.contents(), target.contents()) == []
+
+
+def test_an_experiment_of_that_name_takes_the_runs(source: Sample, backup: Path, new_store: NewStore) -> None:
+    target = new_store("target")
+    target.experiment("finger-counter", {"team": "theirs"})
+    steps = into(target, backup)
+    assert ("update", "finger-counter", "tag mlflow.note.content") in told(steps)
+    there, wanted = target.contents(), source.contents()
+    assert there["experiments"]["finger-counter"]["tags"] == {"team": "theirs", "mlflow.note.content": "des doigts ✋"}
+    assert differences(wanted["runs"], there["runs"]) == []
+
+
+@pytest.mark.parametrize(
+    ("on_conflict", "expected", "note"),
+    [
+        ("skip", ("skip", "finger-counter", "there with another tag mlflow.note.content"), "theirs"),
+        ("overwrite", ("update", "finger-counter", "tag mlflow.note.content"), "des doigts ✋"),
+        ("copy", ("create", "finger-counter-COPY", ""), "theirs"),
+    ],
+)
+def test_an_experiment_of_that_name_with_other_tags(
+    backup: Path, new_store: NewStore, on_conflict: OnConflict, expected: tuple[str, str, str], note: str
+) -> None:
+    target = new_store("target")
+    target.experiment("finger-counter", {"mlflow.note.content": "theirs"})
+    copy = copied(backup, "finger-counter")
+    assert tuple(text.replace("finger-counter-COPY", copy) for text in expected) in told(
+        into(target, backup, on_conflict)
+    )
+    there = target.contents()
+    assert there["experiments"]["finger-counter"]["tags"]["mlflow.note.content"] == note
+    home = copy if on_conflict == "copy" else "finger-counter"
+    assert Counter(run["experiment"] for run in there["runs"].values()) == {home: 5, "gone": 1}
+    assert {step.verb for step in into(target, backup, on_conflict)} <= {"skip"}
+    assert differences(there, target.contents()) == []
+
+
+@pytest.mark.parametrize("on_conflict", ["skip", "overwrite", "copy"])
+def test_a_model_of_that_name_with_other_versions(
+    source: Sample, backup: Path, new_store: NewStore, on_conflict: OnConflict
+) -> None:
+    """There: versions 1 and 2, version 1 as champion, deleted 3. In the backup: 2, 5 and 6."""
+    target = new_store("target")
+    theirs = target.client
+    theirs.create_registered_model("fingers", {"task": "pose"}, "")
+    for _ in range(3):
+        theirs.create_model_version("fingers", "s3://theirs/model")
+    theirs.delete_model_version("fingers", "3")
+    theirs.set_registered_model_alias("fingers", "champion", "1")
+    before = target.contents()["models"]["fingers"]
+    steps = told(into(target, backup, on_conflict))
+    there, wanted = target.contents()["models"], source.contents()["models"]["fingers"]
+    if on_conflict == "skip":
+        assert ("skip", "fingers 2", "another version has this number") in steps
+        assert ("skip", "fingers@champion", "points to version 1") in steps
+        versions = {number: wanted["versions"][number] for number in (5, 6)}
+        expected = {**before, "versions": before["versions"] | versions, "description": "Counts fingers."}
+        assert differences({**expected, "aliases": {"champion": 1, "challenger": 6}}, there["fingers"]) == []
+    elif on_conflict == "overwrite":
+        assert ("delete", "fingers", "with its versions 1, 2") in steps
+        assert differences(wanted, there["fingers"]) == []
+    else:
+        assert differences(before, there["fingers"]) == []
+        assert differences(wanted, there[copied(backup, "fingers")]) == []
+    assert {step.verb for step in into(target, backup, on_conflict)} <= {"skip"}
+    assert differences(there, target.contents()["models"]) == []
+
+
+def test_a_version_that_was_deleted_comes_back_under_the_next_number(
+    backup: Path, new_store: NewStore, source: Sample
+) -> None:
+    target = new_store("target")
+    into(target, backup)
+    target.client.delete_model_version("fingers", "5")
+    assert told(into(target, backup)) == [
+        ("create", "fingers 5", "its number was deleted there: it gets the next one"),
+        ("create", "fingers@champion", "version 5"),
+    ]
+    there, wanted = target.contents()["models"]["fingers"], source.contents()["models"]["fingers"]
+    assert there["aliases"] == {"champion": 7, "challenger": 6}
+    assert differences(wanted["versions"][5], there["versions"][7]) == []
+    assert into(target, backup) == []
+
+
+def test_what_was_deleted_by_mistake_comes_back_when_told_to(source: Sample, backup: Path, new_store: NewStore) -> None:
+    target = new_store("target")
+    into(target, backup)
+    experiment = target.client.get_experiment_by_name("finger-counter")
+    target.client.delete_experiment(experiment.experiment_id)
+    assert ("skip", "finger-counter", "deleted there; overwrite would bring it back") in told(into(target, backup))
+    into(target, backup, "overwrite")
+    assert differences(source.contents(), target.contents()) == []
+
+
+Members = list[tuple[zipfile.ZipInfo, bytes]]
+
+
+def entry(name: str, content: bytes = b"x", *, packed: int = zipfile.ZIP_STORED, mode: int = 0) -> Members:
+    info = zipfile.ZipInfo(name)
+    info.compress_type, info.external_attr = packed, mode << 16
+    return [(info, content)]
+
+
+def manifest_of(members: Members, **changes: object) -> Members:
+    """Which vouches for whatever is there."""
+    known = {info.filename: Member(size=len(content), sha256=sha256(content).hexdigest()) for info, content in members}
+    fields: dict[str, Any] = {"format": 1, "taken": "2026-01-01T00:00:00Z", "server": "", "mlflow": "", "counts": {}}
+    manifest = Manifest.model_validate({**fields, "left_out": [], "revisions": {}, "members": known, **changes})
+    return entry(MANIFEST, manifest.model_dump_json().encode())
+
+
+def zipped(path: Path, members: Members) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for info, content in members:
+            file.writestr(info, content)
+    return path
+
+
+RUN = entry("runs/a/run.json")
+BAD: dict[str, tuple[Members, str]] = {
+    "empty": ([], "has no manifest.json"),
+    "no manifest": (RUN, "has no manifest.json"),
+    "a later format": (manifest_of([], format=2), "has the format 2, not 1"),
+    "not in the manifest": ([*RUN, *manifest_of([])], "runs/a/run.json is not in the manifest"),
+    "missing": (manifest_of(RUN), "runs/a/run.json is missing"),
+    "another content": (
+        [*entry("runs/a/run.json", b"y"), *manifest_of(RUN)],
+        "runs/a/run.json is not what was written",
+    ),
+    "no record": ([*RUN, *manifest_of(RUN)], "damaged, or no backup"),
+    "a manifest that is none": (entry(MANIFEST, b"[1]"), "damaged, or no backup"),
+    "above": ([*entry("runs/../../evil"), *manifest_of(entry("runs/../../evil"))], "an unsafe name"),
+    "from the root": ([*entry("/etc/evil"), *manifest_of(entry("/etc/evil"))], "an unsafe name"),
+    "of Windows": ([*entry("C:/evil"), *manifest_of(entry("C:/evil"))], "an unsafe name"),
+    "a link": (entry("runs/a/run.json", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), "no plain file"),
+    "a folder": (entry("runs/", b"", mode=stat.S_IFDIR | 0o755), "an unsafe name"),
+    "packed otherwise": (entry("runs/a/run.json", packed=zipfile.ZIP_LZMA), "packed in another way"),
+    "a bomb": (
+        entry("runs/a/metrics.jsonl", bytes(2**24), packed=zipfile.ZIP_DEFLATED),
+        "a bomb: .* would become 16777216",
+    ),
+}
+
+
+@pytest.mark.parametrize("members, why", BAD.values(), ids=BAD)
+def test_a_hostile_or_broken_zip_is_refused_before_the_server_is_asked(
+    members: Members, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=f"bad.zip: .*{why}"):
+        restore(zipped(tmp_path / "bad.zip", members), NOWHERE, "skip", dry_run=False)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "bad.zip", [*entry("runs/a/run.json"), *entry("runs/b/run.json"), *manifest_of([])])
+    path.write_bytes(path.read_bytes().replace(b"runs/b", b"runs/a"))
+    with pytest.raises(StageError, match="is there twice"):
+        restore(path, NOWHERE, "skip", dry_run=False)
+
+
+def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    """The same compressed bytes under two names: small, and yet no single member expands much."""
+    path = zipped(tmp_path / "bad.zip", [*entry("runs/a/run.json"), *entry("runs/b/run.json"), *manifest_of([])])
+    content = path.read_bytes()
+    second = content.index(b"runs/b/run.json") - 30
+    directory = content.rindex(b"runs/b/run.json") - 46
+    shared = content[: directory + 42] + bytes(4) + content[directory + 46 :]
+    path.write_bytes(shared)
+    assert second > 0
+    with pytest.raises(StageError, match="lies inside"):
+        restore(path, NOWHERE, "skip", dry_run=False)
+
+
+def test_a_backup_with_one_byte_changed_or_cut_anywhere_is_refused(backup: Path, tmp_path: Path) -> None:
+    whole = backup.read_bytes()
+    damaged = tmp_path / "damaged.zip"
+    for at in range(0, len(whole), len(whole) // 40):
+        damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        if not is_same(backup, damaged):
+            with pytest.raises(StageError, match=r"damaged\.zip"):
+                restore(damaged, NOWHERE, "skip", dry_run=False)
+        damaged.write_bytes(whole[:at])
+        with pytest.raises(StageError, match=r"damaged\.zip"):
+            restore(damaged, NOWHERE, "skip", dry_run=False)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Some bytes of a zip mean nothing to anybody: dates, attributes."""
+    try:
+        with zipfile.ZipFile(one) as left, zipfile.ZipFile(other) as right:
+            return {i.filename: left.read(i) for i in left.infolist()} == {
+                i.filename: right.read(i) for i in right.infolist()
+            }
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [("", False), ("a", True), ("a/b c é ✓.txt", True), ("a/..b", True), ("a//b", False), ("./a", False)]
+    + [(name, False) for name in ("a/..", "a\\b", "a\nb", "a\x00", "c:a", "/a", "a/")],
+)
+def test_safe_names(name: str, safe: bool) -> None:
+    assert is_safe(name) is safe
+
+
+@pytest.mark.parametrize("value", ["0.1", "5e-324", "1e308", "-0.0", "nan", "inf", "-inf"])
+def test_a_point_survives_its_line(value: str) -> None:
+    point = Point("a b/c", -3, 1_700_000_000_000, float(value))
+    assert repr(parsed(line(point))) == repr(point)
+
+
+def told(steps: list[Step]) -> list[tuple[str, str, str]]:
+    return [(step.verb, step.name, step.why) for step in steps]
+
+
+def copied(backup: Path, name: str) -> str:
+    with Archive(backup) as archive:
+        return f"{name}-{archive.manifest.taken.replace('-', '').replace(':', '')}"

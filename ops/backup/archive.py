@@ -11,6 +11,7 @@ import stat
 import zipfile
 import zlib
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 from tqdm import tqdm
 
 from ops.backup.records import Experiment, Model, Point, Record, Run, Version
@@ -39,6 +41,12 @@ T = TypeVar("T", bound=Record)
 class Member(Record):
     size: int
     sha256: str
+
+
+class Format(BaseModel):
+    """What manifests of every format have."""
+
+    format: int
 
 
 class Manifest(Record):
@@ -141,12 +149,13 @@ class Archive:
         try:
             with self._understood():
                 self._infos = checked_directory(path, self._zip.infolist())
+                self._names = sorted(self._infos)
                 self.manifest = self._read_manifest()
                 self._check_members()
+                self._check_content()
         except StageError:
             self._zip.close()
             raise
-        self._names = sorted(self._infos)
 
     def __enter__(self) -> Self:
         return self
@@ -205,14 +214,14 @@ class Archive:
             shutil.copyfileobj(member, file, CHUNK)
 
     def _read_manifest(self) -> Manifest:
-        """Of a format that this program knows; a later one may have other fields."""
+        """Of a format that this program knows: a later one may have other fields."""
         if MANIFEST not in self._infos:
             raise StageError(f"{self.path}: has no {MANIFEST}: it is no backup, or not a whole one")
         content = self._content(MANIFEST)
-        form = json.loads(content).get("format")
-        if form != FORMAT:
+        written = Format.model_validate_json(content).format
+        if written != FORMAT:
             raise StageError(
-                f"{self.path}: has the format {form!r}, not {FORMAT}: read it with the program that wrote it"
+                f"{self.path}: has the format {written}, not {FORMAT}: read it with the program that wrote it"
             )
         return Manifest.model_validate_json(content)
 
@@ -232,6 +241,14 @@ class Archive:
                         bar.update(len(chunk))
                 if (read, digest.hexdigest()) != (member.size, member.sha256):
                     raise StageError(f"{self.path}: {name} is not what was written: its sha256 differs")
+
+    def _check_content(self) -> None:
+        """Every record and every point can be read: a restore must not find out half-way."""
+        deque(self.experiments(), maxlen=0)
+        for run in self.runs():
+            deque(self.points(run.id), maxlen=0)
+        for folder, _ in self.models():
+            deque(self.versions(folder), maxlen=0)
 
     def _record(self, kind: type[T], name: str) -> T:
         with self._understood():

@@ -182,12 +182,12 @@ class _Planner:
             have = Texts(found[0].tags, found[0].description)
             yield from self._differences(step, Texts(model.tags, model.description), have)
         there = found[1] if found else []
+        steps = list(self._versions(folder, model.name, versions, there))
+        yield from steps
         for version in there:
             if version.is_placeholder:
                 left = replace(step, verb="delete", kind="version", name=f"{model.name} {version.number}")
                 yield replace(left, why="left by a killed restore", there=version.number)
-        steps = list(self._versions(folder, model.name, versions, there))
-        yield from steps
         numbers = {step.number: 0 if step.verb == "create" else step.there for step in steps if _is_there_after(step)}
         yield from self._aliases(model, numbers, found[0].aliases if found else {})
 

@@ -142,14 +142,22 @@ class Restoration:
                 self.store.set_alias(step.target, step.source, self.numbers[step.target, step.number])
 
     def create_version(self, step: Step) -> None:
-        """Under its own number where the server has not given it before: it counts on for every version it makes."""
+        """Under its own number where the server has not given it before: it counts on for every version it makes.
+
+        Placeholders stay until the version is there: without them a restore that goes on could not see how far the
+        server has counted.
+        """
         version = self.here(self.archive.version(step.source, step.number), step)
-        tags = own_tags(version.tags) | {RESTORED_FROM: version.origin}
         last = self.highest.get(step.target, step.there)
+        placeholders = []
         while last < step.number - 1:
             last = self.store.create_version(step.target, version, {RESTORE_STATE: PLACEHOLDER})
-            self.store.delete_version(step.target, last)
-        number = self.store.create_version(step.target, version, tags)
+            placeholders.append(last)
+        number = self.store.create_version(
+            step.target, version, own_tags(version.tags) | {RESTORED_FROM: version.origin}
+        )
+        for placeholder in placeholders:
+            self.store.delete_version(step.target, placeholder)
         if number != step.number:
             logger.warning("%s became version %d: the server has given the number before", step.name, number)
         self.highest[step.target] = self.numbers[step.target, step.number] = number
