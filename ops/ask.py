@@ -83,7 +83,7 @@ def ask_mlflow(environment: Mapping[str, str]) -> str:
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != 200:
-            raise NoAnswer(f"answers {answer.status} {body[:80].decode(errors='replace')}")
+            raise NoAnswer(f"answers {answer.status}: {' '.join(body[:200].decode(errors='replace').split())}")
         if "experiments" not in json.loads(body):
             raise NoAnswer("is no MLflow server")
         connection.request("GET", f"{path}/version", headers=_entry(environment))

@@ -48,13 +48,16 @@ def as_user(name: str | None) -> dict[str, Any]:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Those started under it, and their children; oldest first."""
-    found: set[psutil.Process] = set()
+    """Those alive that were started under it, and their children; oldest first.
+
+    PostgreSQL's children write their title over their environment; they live in the folder that is their mark.
+    """
+    found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # another user's, or gone meanwhile
-            if process.environ().get(MARK) == mark:
-                found |= {process, *process.children(recursive=True)}
-    return sorted(found, key=lambda process: (process.create_time(), process.pid))
+            if process.environ().get(MARK) == mark or (process.name() == "postgres" and process.cwd() == mark):
+                found.append(process)
+    return sorted(alive(found), key=lambda process: (process.create_time(), process.pid))
 
 
 def stop(processes: Iterable[psutil.Process]) -> None:

@@ -173,12 +173,14 @@ def make_buckets(environment: Mapping[str, str]) -> None:
 
 
 def make_database(folder: Path, password: str, user: str | None) -> None:
-    """A cluster with the database `mlflow`, whole or absent; nothing when it is there."""
+    """A cluster with the database `mlflow`, whole or absent, and not running."""
     if user:
         make_system_user(user)
         let_pass(folder)
         let_pass(postgres_program("postgres"))
     if folder.exists():
+        for lock in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (folder / lock).unlink(missing_ok=True)  # the pid in it is a zombie's by now, or another program's
         return
     partial_folder, password_file = folder.with_name(".postgres.partial"), folder.with_name(".postgres.password")
     shutil.rmtree(partial_folder, ignore_errors=True)

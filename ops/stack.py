@@ -58,8 +58,10 @@ def up(root: Path, environment: Mapping[str, str]) -> list[Status]:
         if settings.kept != before:
             stop_all(folder)
             add_to_dotenv(folder / "settings.env", settings.kept)
+        s3, postgres, mlflow = servers.all_three(folder, settings)
+        for server in (s3, postgres, mlflow):
+            refuse_taken_port(server)
         with ExitStack() as undo:
-            s3, postgres, mlflow = servers.all_three(folder, settings)
             storage = launch(s3, undo)
             wait(postgres, launch(postgres, undo))
             wait(mlflow, launch(mlflow, undo))
@@ -105,20 +107,21 @@ def home(root: Path) -> Path:
     return root.resolve() / ".local/platform"
 
 
-def launch(server: Server, undo: ExitStack) -> "Popen[bytes] | None":
-    """None when it runs and answers; undo stops what was started.
-
-    Raises StageError when another program has its port.
-    """
-    ours = processes.marked(server.mark)
-    if ours and _answers(server):
-        return None
-    processes.stop(ours)  # it hangs, or is what a kill left
-    if server.port and not processes.is_free(server.port):
+def refuse_taken_port(server: Server) -> None:
+    """Raises StageError when another program has it."""
+    if server.port and not processes.marked(server.mark) and not processes.is_free(server.port):
         raise StageError(
             f"port {server.port} for {server.name} is taken by {processes.listener(server.port)}: "
             f"stop that, or set {server.port_setting} to another in .env"
         )
+
+
+def launch(server: Server, undo: ExitStack) -> "Popen[bytes] | None":
+    """None when it runs and answers; undo stops what was started."""
+    ours = processes.marked(server.mark)
+    if ours and _answers(server):
+        return None
+    processes.stop(ours)  # it hangs, or is what a kill left
     server.prepare()
     if server.log.exists() and server.log.stat().st_size > LARGE_LOG:
         server.log.replace(server.log.with_suffix(".log.1"))
