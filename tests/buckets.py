@@ -41,8 +41,7 @@ class Bucket:
         self.s3.delete_bucket_policy(Bucket=self.name)
 
 
-@pytest.fixture
-def bucket(platform: Platform) -> Bucket:
+def new_bucket(platform: Platform) -> Bucket:
     s3 = boto3.client(
         "s3",
         endpoint_url=platform.s3,
@@ -53,3 +52,8 @@ def bucket(platform: Platform) -> Bucket:
     made = Bucket(f"test-{uuid.uuid4().hex[:12]}", s3)
     s3.create_bucket(Bucket=made.name)
     return made
+
+
+@pytest.fixture
+def bucket(platform: Platform) -> Bucket:
+    return new_bucket(platform)
