@@ -63,6 +63,7 @@ class Platform:
     labels: Sequence[str] = ("0", "1", "2", "3", "4", "5", "unknown")
     version_type: str = "OBJECT_DETECTION"
     page: int = 1000  # assets in an answer at most
+    addresses: bool = True  # whether the listing says where files are
     unlisted: int = 0  # assets that the listing announces and does not have
     keep: Callable[[Any], bool] = lambda _: True  # which annotations are handed over
     host: str = ""
@@ -159,7 +160,7 @@ class Platform:
             "type": picture.type,
             "content_type": "image/png",
             "upload_status": picture.status,
-            "presigned_url": self.url(stored) if picture.status == "DONE" else None,
+            "presigned_url": self.url(stored) if self.addresses and picture.status == "DONE" else None,
             "meta": dict(zip(("width", "height"), picture.size, strict=True)) if picture.size else None,
             "metadata": None,
             "custom_metadata": None,

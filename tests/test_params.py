@@ -48,6 +48,8 @@ def keys(value: object, prefix: str = "") -> set[str]:
         ("pull.sources", ["ftp"], "pull.sources.0: 'ftp' is not allowed: input should be 'demo'"),
         ("pull.sources", [], "pull.sources: [] is not allowed"),
         ("pull.sources", ["demo", "demo"], "pull: sources: ['demo', 'demo'] names a source twice"),
+        ("pull.sources", ["picsellia"], "pull: picsellia.dataset: empty; name it, as the platform does, or take"),
+        ("pull.picsellia.host", "https://a.com/b", "pull.picsellia.host: 'https://a.com/b' is not allowed"),
         ("convert.counts", [0, 1], "convert: counts: 2 values for 7 classes; give one each"),
         ("convert.may_be_absent", ["6"], "convert: may_be_absent: '6' is none of the classes 0 1 2 3 4 5 unknown"),
         ("convert.aliases", {"1": ["one"], "2": ["One"]}, "convert: aliases: 'One' stands for both '1' and '2'"),

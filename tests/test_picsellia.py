@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.convert import convert
+from stages.convert import convert, orders_compared
 from stages.files import read_json
 from stages.params import Params, PicselliaParams, StageError
 from stages.pull import pull
@@ -123,10 +123,30 @@ def test_every_asset_of_the_platform_has_its_place_in_the_ledger(
     assert next(entry["tags"] for entry in entries if entry["file_name"] == "one.png") == ["session:a"]
     assert sorted(os.listdir(tmp_path)) == [".local", "raw", "yolo"]
     assert read_json(tmp_path / "raw/labels.json") == {"picsellia:hands": labels}
+    reasons = sorted(str(entry["reason"]) for entry in entries)
+    copy = {"pull.sources": ["folder"], "pull.folder.paths": [str(tmp_path / "raw")]}
+    pull(params_for(platform, **copy), tmp_path / "copy")
+    convert(params_for(platform), tmp_path / "copy", tmp_path / "again")
+    entries = read_json(tmp_path / "again/ledger.json")["assets"].values()
+    assert sorted(str(entry["reason"]) for entry in entries) == reasons
     said = "\n".join(caplog.messages)
     assert f"picsellia:hands orders its labels {', '.join(labels)}; ids follow convert.classes all the same" in said
     assert "picsellia:hands has labels that mean no class, and no box uses them: thumb" in said
     assert "18 pictures from picsellia (hands/v1: 18 assets, 14 annotated; DVC does not watch the platform" in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "lines"),
+    [
+        ({}, []),
+        ({"a": []}, []),
+        ({"a": ["0", "1_doigt", "5"]}, []),
+        ({"a": ["1", "0"]}, ["a orders its labels 1, 0; ids follow convert.classes all the same"]),
+        ({"a": ["0", "toe"]}, ["a has labels that mean no class, and no box uses them: toe"]),
+    ],
+)
+def test_orders_of_labels_are_compared_with_the_classes(labels: dict[str, list[str]], lines: list[str]) -> None:
+    assert list(orders_compared(labels, native.params().convert)) == lines
 
 
 def test_pulling_again_fetches_nothing_and_writes_the_same_bytes(serve: Serve, tmp_path: Path) -> None:
@@ -157,6 +177,10 @@ def test_addresses_that_have_expired_are_asked_for_again(serve: Serve, tmp_path:
     platform.on("annotations/ids$", platform.expire)
     assert len(pulled(platform, tmp_path)) == 3
     assert sum(count for path, count in platform.asked.items() if path.endswith("/presigned-url")) == 3
+
+
+def test_addresses_that_the_listing_does_not_carry_are_asked_for(serve: Serve, tmp_path: Path) -> None:
+    assert len(pulled(serve(some(3), addresses=False), tmp_path)) == 3
 
 
 @pytest.mark.parametrize("fault", [404, 500, "unsized", "dropped"])
@@ -309,14 +333,14 @@ def test_the_api_is_asked_again_while_it_is_busy(serve: Serve, tmp_path: Path, f
     ("path", "fault", "message"),
     [
         ("ping$", 401, "refuses the token; make one in the platform's Profile Settings > Token"),
-        ("ping$", 503, "[503] Something went wrong, the platform says 503; try later"),
+        ("ping$", 503, "[503] Something went wrong, the platform says 503; try again later"),
         ("ping$", "dropped", "cannot be reached (pull.picsellia.host, or the network): "),
         ("ping$", "html", "is no Picsellia (pull.picsellia.host): its answer is not JSON"),
         ("assets$", 401, "refuses the token"),
         ("assets$", 403, "the token's user may not do this: the platform says 403; ask the organization's owner"),
-        ("assets$", 429, "the platform says 429; try later"),
+        ("assets$", 429, "the platform says 429; try again later"),
         ("assets$", "html", "hands/v1: assets: the answer: invalid json"),
-        ("annotations$", 500, "the platform says 500; try later"),
+        ("annotations$", 500, "the platform says 500; try again later"),
     ],
 )
 def test_what_stays_wrong_is_said_in_one_line(

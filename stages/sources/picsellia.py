@@ -305,8 +305,10 @@ class Platform:
         try:
             yield
         except (PicselliaError, RequestException) as error:
-            hidden = error.__context__  # Client() wraps why it could not connect
-            raise self.explained(hidden if isinstance(hidden, PicselliaError | RequestException) else error) from None
+            hidden = (
+                error.__context__ if type(error) is PicselliaError else None
+            )  # Client() wraps why it cannot connect
+            raise self.explained(hidden or error) from None
 
     def explained(self, error: BaseException) -> StageError:
         from picsellia.exceptions import ForbiddenError, UnauthorizedError  # noqa: PLC0415
@@ -326,7 +328,7 @@ class Platform:
             case RequestException():
                 return StageError(f"{self.host}: cannot be reached (pull.picsellia.host, or the network): {said}")
             case _:
-                return StageError(f"{self.host}: {said}; try later")
+                return StageError(f"{self.host}: {said}; try again later, or ask Picsellia")
 
 
 def find_version(platform: Platform, params: PicselliaParams) -> Version:
