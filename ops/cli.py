@@ -143,13 +143,16 @@ def logs(
         typer.echo(line)
 
 
+ModelName = Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")]
+
+
 @app.command()
 def models(
     reference: Annotated[
         str | None, typer.Argument(metavar="VERSION", help="A number, an alias, Staging or Production.")
     ] = None,
     history: Annotated[bool, typer.Option("--history", help="Who became champion when, and by whom.")] = False,
-    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    name: ModelName = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts, with the whole lineage.")] = False,
 ) -> None:
     """Lists the versions of the registered model, newest first; or shows one, with its model card.
@@ -163,30 +166,31 @@ def models(
       fingers models --history
     """
     from ops import rows  # noqa: PLC0415
-    from ops.models import as_listed, listed, model_name  # noqa: PLC0415
-    from stages.registry import Registry  # noqa: PLC0415
+    from ops.models import as_listed, listed, open_registry  # noqa: PLC0415
 
-    registry = Registry(name or model_name(repository()))
+    if reference and history:
+        raise typer.BadParameter("--history is that of the whole model; leave VERSION out")
+    registry = open_registry(repository(), name)
     if history:
         promotions = registry.promotions()
-        made = [one.model_dump() for one in promotions] if as_json else rows.of_promotions(promotions)
-        show(made, as_json=as_json, empty=f"{registry.name} has had no champion yet")
-        return
-    version = registry.find(reference) if reference else None
-    found = [as_listed(version, registry.aliases())] if version else listed(registry)
-    shown = [asdict(row) for row in found] if as_json else rows.of_versions(found)
-    if version and as_json:
-        shown = [{**row, "card": registry.card(version)} for row in shown]
-    show(shown, as_json=as_json, empty=f"{registry.name} has no version yet: dvc repro registers one")
-    if version and not as_json:
-        typer.echo(f"\n{registry.card(version)}")
+        told = [one.model_dump() for one in promotions] if as_json else rows.of_promotions(promotions)
+        show(told, as_json=as_json, empty=f"{registry.name} has had no champion yet")
+    elif reference:
+        version = registry.find(reference)
+        one, card = as_listed(version, registry.aliases()), registry.card(version)
+        show([{**asdict(one), "card": card}] if as_json else rows.of_versions([one]), as_json=as_json, empty="")
+        typer.echo("" if as_json else f"\n{card}", nl=False)
+    else:
+        found = listed(registry)
+        told = [asdict(one) for one in found] if as_json else rows.of_versions(found)
+        show(told, as_json=as_json, empty=f"{registry.name} has no version yet: dvc repro registers one")
 
 
 @app.command()
 def promote(
     reference: Annotated[str, typer.Argument(metavar="VERSION", help="A number, challenger, or Staging.")],
     force: Annotated[bool, typer.Option("--force", help="Also a version that failed its gates.")] = False,
-    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    name: ModelName = None,
 ) -> None:
     """Makes a version champion, and keeps on record who did so; not one that failed its gates, or whose file changed.
 
@@ -197,15 +201,14 @@ def promote(
       fingers promote challenger --force
     """
     from ops import models as registered  # noqa: PLC0415
-    from stages.registry import Registry  # noqa: PLC0415
 
-    registry = Registry(name or registered.model_name(repository()))
+    registry = registered.open_registry(repository(), name)
     logger.info("%s: %s", registry.name, registered.promote(registry, reference, force=force))
 
 
 @app.command()
 def rollback(
-    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    name: ModelName = None,
 ) -> None:
     """Makes the previous champion champion again; once more, the one before that. Its file is checked first.
 
@@ -214,9 +217,8 @@ def rollback(
       fingers rollback
     """
     from ops import models as registered  # noqa: PLC0415
-    from stages.registry import Registry  # noqa: PLC0415
 
-    registry = Registry(name or registered.model_name(repository()))
+    registry = registered.open_registry(repository(), name)
     logger.info("%s: %s", registry.name, registered.rollback(registry))
 
 
@@ -228,7 +230,7 @@ def trace(
     sha256: Annotated[str, typer.Option(help="Of the detector file: its versions. The beginning will do.")] = "",
     git: Annotated[str, typer.Option(help="A revision: its versions.")] = "",
     run: Annotated[str, typer.Option(help="A run's id: its versions.")] = "",
-    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    name: ModelName = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all parameters.")] = False,
 ) -> None:
     """Tells what a version came from, whether that is still at hand, and the commands that make it again.
@@ -242,16 +244,15 @@ def trace(
       fingers trace --git main --json
     """
     from ops import rows  # noqa: PLC0415
-    from ops.models import model_name  # noqa: PLC0415
+    from ops.models import open_registry  # noqa: PLC0415
     from ops.trace import matching  # noqa: PLC0415
     from ops.trace import trace as traced  # noqa: PLC0415
-    from stages.registry import Registry  # noqa: PLC0415
     from stages.runs import Runs  # noqa: PLC0415
 
     if sum(map(bool, (reference, sha256, git, run))) != 1:
         raise typer.BadParameter("give a VERSION, or one of --sha256, --git, --run")
     root = repository()
-    registry = Registry(name or model_name(root))
+    registry = open_registry(root, name)
     versions = [registry.find(reference)] if reference else matching(registry, root, sha256=sha256, git=git, run=run)
     traces = [traced(registry, Runs(), root, version) for version in versions]
     if as_json:
@@ -307,10 +308,12 @@ def compare(
     a: Annotated[str, typer.Argument(help="A version's number, alias or stage; or a run's id or name.")],
     b: Annotated[str, typer.Argument(help="The other.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Of the pictures counted differently.")] = 20,
-    name: Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")] = None,
+    name: ModelName = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all pictures.")] = False,
 ) -> None:
     """Sets two versions or runs side by side: scores, parameters that differ, and what both count on the test pictures.
+
+    Classes with equal scores are left out but for --json.
 
     Examples:
 
@@ -320,12 +323,11 @@ def compare(
     """
     from ops import rows  # noqa: PLC0415
     from ops.comparison import compared  # noqa: PLC0415
-    from ops.models import model_name  # noqa: PLC0415
-    from stages.registry import Registry  # noqa: PLC0415
+    from ops.models import open_registry  # noqa: PLC0415
     from stages.runs import Runs  # noqa: PLC0415
 
     root = repository()
-    found = compared(Registry(name or model_name(root)), Runs(), root, a, b)
+    found = compared(open_registry(root, name), Runs(), root, a, b)
     if as_json:
         show([asdict(found)], as_json=True, empty="")
         return

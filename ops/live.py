@@ -27,20 +27,20 @@ def follow(snapshots: Iterator[list[Progress]]) -> None:
 def _keep_showing(snapshots: Iterator[list[Progress]]) -> None:
     with Live(console=Console(), auto_refresh=False) as live:
         for snapshot in snapshots:
-            live.update(_table(snapshot), refresh=True)
+            live.update(table(snapshot), refresh=True)
 
 
-def _table(snapshot: Sequence[Progress]) -> Table | str:
+def table(snapshot: Sequence[Progress]) -> Table | str:
     if not snapshot:
         return "no run is in progress; Ctrl-C ends"
-    table = Table("run", "status", "epoch", "", "mAP50", "best", box=None, pad_edge=False, header_style="bold")
+    shown = Table("run", "status", "epoch", "", "mAP50", "best", box=None, pad_edge=False, header_style="bold")
     for now in snapshot:
         done = now.epochs[-1].step if now.epochs else 0
         newest = f"{now.epochs[-1].value:.4f}" if now.epochs else "-"
         best = f"{now.best_map50:.4f}" if now.epochs else "-"
         bar = ProgressBar(total=now.asked or done or 1, completed=done, width=30)
-        table.add_row(escape(now.run.name), now.condition, f"{done}/{now.asked or '?'}", bar, newest, best)
-    return table
+        shown.add_row(escape(now.run.name), now.condition, f"{done}/{now.asked or '?'}", bar, newest, best)
+    return shown
 
 
 def lines(snapshots: Iterator[list[Progress]]) -> Iterator[str]:

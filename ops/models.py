@@ -12,8 +12,10 @@ from stages.registry import Promotion, Registry, Version
 from stages.release import Release
 
 
-def model_name(root: Path) -> str:
-    return os.environ.get("DEFAULT_MODEL_NAME") or load_params(root / PARAMS_FILE).register_.model_name
+def open_registry(root: Path, name: str | None = None) -> Registry:
+    """Of the model with that name, or else that of DEFAULT_MODEL_NAME, or of params.yaml in root."""
+    usual = os.environ.get("DEFAULT_MODEL_NAME")
+    return Registry(name or usual or load_params(root / PARAMS_FILE).register_.model_name)
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,16 @@ def of_trace(trace: Trace) -> list[Row]:
 
 
 def of_scores(compared: Compared) -> list[Row]:
+    """Those of the whole, and of the classes that differ."""
     return [
-        {"score": score.name, compared.a: score.a, compared.b: score.b, "difference": signed(score.difference)}
+        {
+            "score": score.name,
+            compared.a: decimals(score.a),
+            compared.b: decimals(score.b),
+            "difference": decimals(score.difference, "+"),
+        }
         for score in compared.scores
+        if "/" not in score.name or score.difference != 0
     ]
 
 
@@ -118,5 +125,5 @@ def short(text: str | None) -> str | None:
     return text[:10] if text else None
 
 
-def signed(value: float | None) -> str | None:
-    return None if value is None else f"{value:+.4f}"
+def decimals(value: float | None, sign: str = "") -> str | None:
+    return None if value is None else f"{value:{sign}.4f}"

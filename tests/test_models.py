@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.models import champions, listed, model_name, promote, rollback
+from ops.models import champions, listed, open_registry, promote, rollback
 from stages.mlflow_client import connect, tracking_uri
 from stages.params import StageError
 from stages.registry import Promotion, Registry
@@ -142,11 +142,15 @@ def test_without_any_champion_there_is_nothing_to_go_back_to(local_store: Path) 
         rollback(registry)
 
 
-def test_the_model_is_that_of_params_unless_the_environment_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("local_store")
+def test_the_model_is_the_one_named_else_that_of_the_environment_else_that_of_params(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("DEFAULT_MODEL_NAME", raising=False)
-    assert model_name(ROOT) == "yolo11-finger-counter"
+    assert open_registry(ROOT).name == "yolo11-finger-counter"
     monkeypatch.setenv("DEFAULT_MODEL_NAME", "other")
-    assert model_name(ROOT) == "other"
+    assert open_registry(ROOT).name == "other"
+    assert open_registry(ROOT, "fingers").name == "fingers"
 
 
 def test_on_the_real_platform(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

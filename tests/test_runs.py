@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from ops.live import lines
+from ops.live import lines, table
 from ops.runs import Progress, condition, listed, watch
 from stages import runs as reading
 from stages.params import StageError
@@ -143,6 +145,22 @@ def snapshot(epochs: int, condition: str = "running") -> list[Progress]:
 )
 def test_each_epoch_is_a_line_once(snapshots: list[list[Progress]], expected: list[str]) -> None:
     assert list(lines(iter(snapshots))) == expected
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ([], ["no run is in progress; Ctrl-C ends"]),
+        (snapshot(0), ["quick", "running", "0/3", "-"]),
+        (snapshot(2), ["quick", "running", "2/3", "0.2000"]),
+        (snapshot(3, "finished"), ["quick", "finished", "3/3", "0.3000"]),
+    ],
+)
+def test_a_terminal_shows_how_far_each_run_is(shown: list[Progress], said: list[str]) -> None:
+    screen = Console(file=StringIO(), width=100)
+    with screen.capture() as capture:
+        screen.print(table(shown))
+    assert all(text in capture.get() for text in said)
 
 
 @pytest.mark.usefixtures("local_store")
