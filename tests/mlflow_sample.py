@@ -2,36 +2,71 @@
 
 import math
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ops.ask import s3_client
 from stages.files import sha256_of
 from stages.mlflow_client import connect
+from tests.mlflow_server import MlflowServer
 from tests.mlflow_tables import contents
+from tests.platform import Platform
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A store in a folder: with mlflow.db and artifacts/ when nothing serves it, else as its server keeps it."""
+    """A store, whoever serves it."""
 
-    folder: Path
+    folder: Path  # for what is made on the way
     address: str
     database: str
-    artifacts: Path
+    files: Callable[[], dict[str, str]]  # by address below the store's root: sha256
+    location: str | None = None  # of artifacts; None: the server knows
 
     def contents(self) -> dict[str, Any]:
-        below = Path("/") if self.address == self.database else self.artifacts
-        files = [path for path in self.artifacts.rglob("*") if path.is_file()]
-        return contents(self.database, {path.relative_to(below).as_posix(): sha256_of(path) for path in files})
+        return contents(self.database, self.files())
 
     @property
     def client(self) -> Any:
         return connect(self.address)
 
     def experiment(self, name: str, tags: dict[str, str] | None = None) -> str:
-        place = self.artifacts.as_uri() if self.address == self.database else None
-        return str(self.client.create_experiment(name, place, tags))
+        return str(self.client.create_experiment(name, self.location, tags))
+
+
+def in_files(folder: Path, empty_store: Path) -> Sample:
+    """Empty, and served by nobody."""
+    artifacts = folder / "artifacts"
+    artifacts.mkdir(parents=True)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    address = f"sqlite:///{folder}/mlflow.db"
+    return Sample(folder, address, address, lambda: hashes(artifacts, Path("/")), artifacts.as_uri())
+
+
+def served(server: MlflowServer) -> Sample:
+    database = f"sqlite:///{server.folder}/server.db"
+    artifacts = server.folder / "artifacts"
+    return Sample(server.folder, server.address, database, lambda: hashes(artifacts, artifacts))
+
+
+def on_platform(platform: Platform) -> Sample:
+    """PostgreSQL and S3."""
+    s3 = s3_client(platform.environment)
+
+    def files() -> dict[str, str]:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket="mlflow")
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return {key: sha256(s3.get_object(Bucket="mlflow", Key=key)["Body"].read()).hexdigest() for key in keys}
+
+    return Sample(platform.folder, platform.mlflow, platform.environment["MLFLOW_BACKEND_STORE_URI"], files)
+
+
+def hashes(folder: Path, root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def fill(sample: Sample) -> None:

@@ -1,21 +1,26 @@
 """Backups of real MLflow stores, restored into others, and the two compared table by table."""
 
 import json
-import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from hashlib import md5, sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+from mlflow.entities import Metric
 from sqlalchemy import Engine, event
 
 from ops.backup import schedule, store
@@ -24,12 +29,17 @@ from ops.backup.plan import OnConflict, Step
 from ops.backup.records import Point
 from ops.backup.restore import restore
 from ops.backup.take import take
-from stages.params import StageError
+from stages.mlflow_client import connect, tracking_uri
+from stages.params import DetectParams, StageError
 from stages.registry import Registry
-from tests.mlflow_sample import Sample, fill
-from tests.mlflow_server import MlflowServer
+from stages.tracking import open_run
+from stages.vision.detector import Detector, finger_count
+from tests.mlflow_sample import Sample, fill, in_files, on_platform, served, write
+from tests.mlflow_server import MlflowServer, server_in
 from tests.mlflow_tables import differences
-from tests.released import model, release
+from tests.native import noise
+from tests.platform import start_platform
+from tests.released import CLASSES, COUNTS, SIZE, model, release
 
 NewStore = Callable[[str], Sample]
 NOWHERE = "http://127.0.0.1:9"
@@ -39,20 +49,13 @@ NOWHERE = "http://127.0.0.1:9"
 def new_store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> NewStore:
     """An empty store in files, which no server serves."""
     monkeypatch.chdir(tmp_path)  # MLflow keeps the artifacts of the experiment Default below it
-    return lambda name: store_in(tmp_path / name, empty_store)
-
-
-def store_in(folder: Path, empty_store: Path) -> Sample:
-    (folder / "artifacts").mkdir(parents=True)
-    shutil.copy(empty_store, folder / "mlflow.db")
-    address = f"sqlite:///{folder}/mlflow.db"
-    return Sample(folder, address, address, folder / "artifacts")
+    return lambda name: in_files(tmp_path / name, empty_store)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Sample:
     """The sample. Nobody changes it."""
-    filled = store_in(tmp_path_factory.mktemp("source"), empty_store)
+    filled = in_files(tmp_path_factory.mktemp("source"), empty_store)
     fill(filled)
     return filled
 
@@ -122,19 +125,19 @@ def killed_at(commit: int) -> Iterator[Counter[str]]:
     """Any program that uses a database in this process ends where it would commit for the so-manieth time."""
     counted: Counter[str] = Counter()
 
-    def count(_: object) -> None:
+    def on_commit(_: object) -> None:
         counted["commits"] += 1
         if counted["commits"] == commit:
             raise Killed
 
-    event.listen(Engine, "commit", count)
+    event.listen(Engine, "commit", on_commit)
     try:
         yield counted
     finally:
-        event.remove(Engine, "commit", count)
+        event.remove(Engine, "commit", on_commit)
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_restore_that_was_killed_and_started_again_is_as_one(
     source: Sample, backup: Path, new_store: NewStore, every: int
 ) -> None:
@@ -251,6 +254,237 @@ def test_what_was_deleted_by_mistake_comes_back_when_told_to(source: Sample, bac
     assert ("skip", "finger-counter", "deleted there; overwrite would bring it back") in told(into(target, backup))
     into(target, backup, "overwrite")
     assert differences(source.contents(), target.contents()) == []
+
+
+def test_the_champion_loads_from_the_server_it_was_restored_to(
+    local_store: Path, new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = model(tmp_path / "detector.onnx")
+    run_id = open_run("key", name="", resume=True).run_id
+    registry = Registry("fingers")
+    registry.set_alias("champion", registry.register(release(onnx, run_id), onnx, "# card\n"))
+    backup = take(tmp_path / "backup.zip", tracking_uri()).path
+    target = new_store("target")
+    into(target, backup)
+    shutil.rmtree(local_store / ".local")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", target.address)
+    champion = Registry("fingers").with_alias("champion")
+    assert champion
+    assert champion.run_id != run_id
+    found = Registry("fingers").download(champion, tmp_path / "files")
+    assert found == release(onnx, run_id), "the release is as it was signed: it names the run by its first id"
+    detector = Detector(tmp_path / "files" / found.file, len(CLASSES), DetectParams(iou=0.6, max_boxes=20))
+    assert finger_count(detector(noise(0, SIZE, SIZE), 0.4).class_ids, COUNTS) == 3
+
+
+def test_a_version_keeps_its_files_where_mlflow_has_them(new_store: NewStore, tmp_path: Path) -> None:
+    """Registered from a logged model, whose files are in no run; a copy; only pointed to; without its run."""
+    source, target = new_store("source"), new_store("target")
+    client = source.client
+    experiment = source.experiment("models")
+    run_id = client.create_run(experiment).info.run_id
+    logged = client.create_logged_model(experiment, "net", run_id)
+    write(tmp_path / "files/weights", b"weights")
+    client.log_model_artifacts(logged.model_id, str(tmp_path / "files"))
+    for name in ("logged", "pointed", "orphan"):
+        client.create_registered_model(name)
+    client.create_model_version("logged", logged.artifact_location, run_id, model_id=logged.model_id)
+    client.copy_model_version("models:/logged/1", "copied")
+    client.create_model_version("pointed", "s3://elsewhere/model")
+    client.create_model_version("orphan", f"runs:/{'0' * 32}/model", "0" * 32)
+    taken = take(tmp_path / "backup.zip", source.address)
+    assert taken.manifest.left_out == [
+        f"files of orphan version 1: MLflow only points to them, at runs:/{'0' * 32}/model",
+        "files of pointed version 1: MLflow only points to them, at s3://elsewhere/model",
+        "logged models, but for the files of those that are registered",
+    ]
+    steps = told(into(target, taken.path))
+    assert ("omit", "orphan 1", f"its files, runs:/{'0' * 32}/model, are in no run of the backup") in steps
+    there = target.contents()["models"]
+    for name in ("logged", "copied"):
+        assert there[name]["versions"][1]["files"] == {"weights": sha256(b"weights").hexdigest()}
+        assert there[name]["versions"][1]["run"] == run_id
+    assert target.client.get_model_version("pointed", "1").source == "s3://elsewhere/model"
+    assert there["orphan"]["versions"] == {}
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_is_read_as_it_was_at_one_moment(running_server: MlflowServer, tmp_path: Path) -> None:
+    """Metrics logged together are there equally often, or the backup says that the run never held still."""
+    client = connect(running_server.address)
+    experiment = client.create_experiment("a run that goes on")
+    run_id = client.create_run(experiment).info.run_id
+    begun, stop = threading.Event(), threading.Event()
+
+    def train() -> None:
+        for step in count():
+            client.log_batch(run_id, [Metric(key, step, 1_700_000_000_000 + step, step) for key in ("first", "second")])
+            begun.set()
+            if stop.wait(0.15):
+                return
+
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        begun.wait()
+        for n in range(4):
+            taken = take(tmp_path / f"{n}.zip", running_server.address)
+            with Archive(taken.path) as archive:
+                points = Counter(point.key for point in archive.points(run_id))
+            never_still = any(run_id in what for what in taken.manifest.left_out)
+            assert points["first"] == points["second"] or never_still
+            assert points["first"] > n
+    finally:
+        stop.set()
+        training.join()
+
+
+def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_goes(
+    source: Sample, new_store: NewStore, tmp_path: Path
+) -> None:
+    odd = new_store("odd")
+    run_id = odd.client.create_run(odd.experiment("odd")).info.run_id
+    write(tmp_path / "back\\slash", b"")
+    odd.client.log_artifact(run_id, str(tmp_path / "back\\slash"))
+    folder = tmp_path / "backups"
+    write(folder / ".fingers-20260101T000000Z.zip.partial/backup.zip", b"half")
+    write(folder / "other.zip", b"theirs")
+    with pytest.raises(StageError, match="no other system could take this name out of a zip"):
+        take(folder / "backup.zip", odd.address)
+    assert {path.name for path in folder.iterdir()} - {".fingers-backup.lock"} == {"other.zip"}
+    with FileLock(folder / ".fingers-backup.lock"), pytest.raises(StageError, match="another backup is being written"):
+        take(folder / "backup.zip", source.address)
+    path = take(folder / "backup.zip", source.address).path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.slow
+def test_a_revision_without_a_lock_is_told_before_the_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(empty_repository(tmp_path / "repository")))
+    with pytest.raises(StageError, match=r"HEAD: has no dvc\.lock"):
+        take(tmp_path / "backup.zip", NOWHERE, ["HEAD"])
+    with pytest.raises(StageError, match="no such revision"):
+        take(tmp_path / "backup.zip", NOWHERE, ["nowhere"])
+
+
+def test_dated_backups_go_but_for_the_newest_and_no_other_file_does(tmp_path: Path) -> None:
+    days = [f"fingers-202601{day:02d}T000000Z.zip" for day in range(1, 6)]
+    others = ["fingers.zip", "fingers-20260101.zip", "theirs-20260101T000000Z.zip", "fingers-20260101T000000Z.zip.txt"]
+    for name in [*days, *others]:
+        write(tmp_path / name, b"")
+    assert schedule.prune(tmp_path, None) == []
+    assert [path.name for path in schedule.prune(tmp_path, 2)] == days[:3]
+    assert {path.name for path in tmp_path.iterdir()} == {*days[3:], *others}
+    assert schedule.prune(tmp_path, 2) == []
+
+
+def test_a_failed_backup_costs_no_older_one_its_place_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder whose newest backup is two days old, on a clock that only sleeping moves."""
+    clock, slept = [datetime(2026, 1, 9, tzinfo=UTC)], []
+    monkeypatch.setattr(schedule, "now", lambda: clock[0])
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += timedelta(seconds=seconds)
+        if len(slept) == 4:
+            raise Killed
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    for day in (5, 6, 7):
+        write(tmp_path / f"fingers-2026010{day}T000000Z.zip", b"")
+    seen = []
+
+    def back_up(path: Path) -> None:
+        seen.append(sorted(found.name[8:16] for found in tmp_path.iterdir()))
+        if len(seen) <= 2:
+            raise StageError("MLflow is away")
+        write(path, b"")
+
+    with pytest.raises(Killed):
+        schedule.repeat(tmp_path, timedelta(hours=24), 2, back_up)
+    assert slept == [600, 600, 86_400, 86_400]
+    assert seen == [["20260105", "20260106", "20260107"]] * 3 + [["20260107", "20260109"]]
+    assert sorted(found.name[8:16] for found in tmp_path.iterdir()) == ["20260109", "20260110"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90s", timedelta(seconds=90)), ("30m", timedelta(minutes=30)), ("24h", timedelta(days=1)), ("7d", timedelta(7))],
+)
+def test_intervals(text: str, expected: timedelta) -> None:
+    assert schedule.parsed_interval(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "0h", "-1h", "1.5h", "24H"])
+def test_what_is_no_interval(text: str) -> None:
+    with pytest.raises(ValueError, match="is no interval"):
+        schedule.parsed_interval(text)
+
+
+def empty_repository(folder: Path) -> Path:
+    folder.mkdir()
+    for command in (["init", "-q"], ["config", "user.name", "t"], ["config", "user.email", "t@localhost"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "empty"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_cache_of_a_revision_comes_along(
+    source: Sample, new_store: NewStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dvc.lock names a file, a directory, and a file that git holds itself."""
+    repository = empty_repository(tmp_path / "repository")
+    monkeypatch.setenv("DVC_ROOT", str(repository))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=repository, check=True)
+    cache = repository / ".dvc/cache/files/md5"
+    model_md5, picture = cached(cache, b"model"), cached(cache, b"picture")
+    listing = cached(cache, json.dumps([{"md5": picture, "relpath": "a.png"}]).encode(), ".dir")
+    outs = [{"path": "model", "md5": model_md5}, {"path": "data", "md5": listing}, {"path": "metrics", "md5": "0" * 32}]
+    write(repository / "dvc.lock", json.dumps({"schema": "2.0", "stages": {"train": {"outs": outs}}}).encode())
+    write(repository / "metrics", b"")
+    subprocess.run(["git", "add", "-A"], cwd=repository, check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "v1"], cwd=repository, check=True)
+    backup = take(tmp_path / "backup.zip", source.address, ["HEAD"]).path
+    held = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    shutil.rmtree(cache)
+    assert ("create", str(cache), "3 objects") in told(into(new_store("target"), backup))
+    assert {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()} == held
+    assert told(into(source, backup)) == []
+    shutil.rmtree(cache)
+    with pytest.raises(StageError, match="model of HEAD is not in the DVC cache"):
+        take(tmp_path / "backup.zip", source.address, ["HEAD"])
+
+
+def cached(cache: Path, content: bytes, suffix: str = "") -> str:
+    name = f"{md5(content, usedforsecurity=False).hexdigest()}{suffix}"
+    write(cache / name[:2] / name[2:], content)
+    return name
+
+
+@pytest.mark.slow
+def test_between_a_platform_of_postgresql_and_s3_and_another_server(
+    short_path: Path, tmp_path: Path, empty_store: Path
+) -> None:
+    server = server_in(tmp_path, empty_store)
+    server.start()
+    try:
+        ours, theirs = on_platform(start_platform(short_path)), served(server)
+        fill(ours)
+        there = take(tmp_path / "there.zip", ours.address)
+        assert there.manifest.left_out == []
+        into(theirs, there.path)
+        assert differences(ours.contents(), theirs.contents()) == []
+        assert into(theirs, there.path) == []
+        ours.client.delete_registered_model("fingers")
+        into(ours, take(tmp_path / "back.zip", theirs.address).path)
+        assert differences(ours.contents(), theirs.contents()) == []
+    finally:
+        server.kill()
 
 
 Members = list[tuple[zipfile.ZipInfo, bytes]]

@@ -4,45 +4,44 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from ops.backup.archive import Archive, ArchiveWriter
+from ops.backup.archive import Archive
 from stages.lineage import LOCK_FILE, local_folder
 from stages.params import StageError
 
 FOLDER = "cache"
 
 
-def add_cache(archive: ArchiveWriter, revisions: Sequence[str]) -> dict[str, str]:
-    """Each revision's commit. Raises StageError when a revision is unknown, or an object is not in the local cache."""
-    commits = {revision: git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") for revision in revisions}
-    objects: dict[str, Path] = {}
-    for revision, commit in commits.items():
-        objects |= cached_objects(commit, revision, cache_folder())
-    for name, path in sorted(objects.items()):
-        archive.add_file(f"{FOLDER}/{name}", path)
-    return commits
+def commits_of(revisions: Sequence[str]) -> dict[str, str]:
+    """By revision. Raises StageError for one that is unknown."""
+    return {revision: git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") for revision in revisions}
 
 
-def cached_objects(commit: str, revision: str, cache: Path) -> dict[str, Path]:
-    """Name in the cache: file, of everything that the commit's outputs are made of; directories with their content."""
+def cached_objects(commits: Mapping[str, str]) -> dict[str, Path]:
+    """Name in the cache: file, of everything that the commits' outputs are made of; directories with their content.
+
+    Raises StageError when one is not in the local cache.
+    """
+    outs = [(revision, out) for revision, commit in commits.items() for out in outputs(commit, revision)]
+    cache = cache_folder() if outs else Path()
     found: dict[str, Path] = {}
 
     def add(md5: str, what: str) -> Path:
         name = f"{md5[:2]}/{md5[2:]}"
         path = found[name] = cache / name
         if not path.is_file():
-            raise StageError(f"{what} of {revision} is not in the DVC cache: git checkout {revision}, and dvc fetch")
+            raise StageError(f"{what} is not in the DVC cache: check that revision out, and dvc fetch")
         return path
 
-    for out in outputs(commit, revision):
-        listing = add(out["md5"], out["path"])
+    for revision, out in outs:
+        listing = add(out["md5"], f"{out['path']} of {revision}")
         if out["md5"].endswith(".dir"):
             for entry in json.loads(listing.read_bytes()):
-                add(entry["md5"], f"{out['path']}/{entry['relpath']}")
+                add(entry["md5"], f"{out['path']}/{entry['relpath']} of {revision}")
     return found
 
 

@@ -185,7 +185,7 @@ class Restoration:
             for name in self.archive.files(files):
                 path = Path(temporary) / posixpath.basename(name)
                 self.archive.extract(f"{files}/{name}", path)
-                upload(path, posixpath.join(folder, posixpath.dirname(name)))
+                upload(path, posixpath.join(folder, posixpath.dirname(name)).rstrip("/"))
                 path.unlink()
 
     def end(self, step: Step) -> None:

@@ -22,11 +22,10 @@ def repeat(folder: Path, every: timedelta, keep: int | None, back_up: Callable[[
     A backup that fails is tried again soon, and costs no older one its place.
     """
     while True:
-        now = datetime.now(UTC)
-        due = max((date for _, date in dated(folder)), default=now - every) + every
-        if due > now:
+        due = max((date + every for _, date in dated(folder)), default=now())
+        if due > now():
             logger.info("the next backup is due at %s", due.isoformat(timespec="minutes"))
-            time.sleep((due - now).total_seconds())
+            time.sleep((due - now()).total_seconds())
         try:
             back_up(folder / dated_name())
             prune(folder, keep)
@@ -54,7 +53,11 @@ def dated(folder: Path) -> Iterator[tuple[Path, datetime]]:
 
 
 def dated_name() -> str:
-    return datetime.now(UTC).strftime(DATED)
+    return now().strftime(DATED)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 def parsed_interval(text: str) -> timedelta:

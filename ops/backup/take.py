@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ops.backup.archive import ArchiveWriter, Manifest, line, new_archive
-from ops.backup.cache import add_cache
+from ops.backup.cache import FOLDER, cached_objects, commits_of
 from ops.backup.records import Experiment, Run, Version
 from ops.backup.store import Store, open_store
 from stages.mlflow_client import Refused, without_password
@@ -34,10 +34,13 @@ class Taken:
 def take(path: Path, address: str, revisions: Sequence[str] = ()) -> Taken:
     """revisions: of git, whose DVC cache is put in too. path appears whole, or not at all. Raises StageError."""
     taken = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    commits = commits_of(revisions)
+    objects = cached_objects(commits)
     with open_store(address, retries=RETRIES) as store, new_archive(path) as archive:
         backup = Backup(store, archive)
         backup.add_all()
-        commits = add_cache(archive, revisions)
+        for name, file in sorted(objects.items()):
+            archive.add_file(f"{FOLDER}/{name}", file)
         manifest = archive.close(
             taken=taken,
             server=without_password(address),
@@ -82,15 +85,15 @@ class Backup:
 
     def add_version(self, folder: str, name: str, version: Version) -> None:
         """Files that MLflow keeps outside the version's run come along; those that it only points to do not."""
-        found = self.store.run(version.run_id) if version.run_id else None
+        run, _ = (self.store.run(version.run_id) if version.run_id else None) or (None, None)
         address = version.source
         if address.startswith("models:/"):  # a logged model, or a version of which this is a copy
             address = self.store.files_of_version(name, version.number)
-        path = path_below(found[0], address) if found else None
-        if found and path is None and address != version.source:
+        path = below(run.artifact_uri, address) or below(f"runs:/{run.id}", address) if run else None
+        if run and path is None and below(run.artifact_uri.removesuffix(f"/{run.id}/artifacts"), address):
             self.add_files(f"{folder}/files/{version.number}", address)
         elif path is None:
-            self.left_out.append(f"files of {name} version {version.number}: they are in no run, but at {address}")
+            self.left_out.append(f"files of {name} version {version.number}: MLflow only points to them, at {address}")
         kept = version.model_copy(update={"path_in_run": path})
         self.archive.add_record(f"{folder}/versions/{version.number}.json", kept)
         self.counts["versions"] += 1
@@ -155,9 +158,6 @@ class Backup:
         self.add_read_files(folder, self.read_files(uri))
 
 
-def path_below(run: Run, address: str) -> str | None:
-    """Of an artifact address, among the artifacts of run; None when it is not there."""
-    for root in (run.artifact_uri, f"runs:/{run.id}"):
-        if address == root or address.startswith(f"{root}/"):
-            return address[len(root) :].strip("/")
-    return None
+def below(root: str, address: str) -> str | None:
+    """The path from one artifact address to another; None when it does not lead down."""
+    return address.removeprefix(f"{root}/") if address.startswith(f"{root}/") else None
