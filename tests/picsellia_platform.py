@@ -57,9 +57,10 @@ class Stored:
 
 @dataclass
 class Platform:
-    """One organization, acme, of one user, alice, with one dataset version, hands/v1."""
+    """One organization, acme, of one user, alice, with one version of one dataset, hands."""
 
     pictures: Sequence[Picture]
+    version: str = "v1"
     labels: Sequence[str] = ("0", "1", "2", "3", "4", "5", "unknown")
     version_type: str = "OBJECT_DETECTION"
     page: int = 1000  # assets in an answer at most
@@ -75,7 +76,7 @@ class Platform:
         self._events: dict[str, Callable[[], None]] = {}
         self._signature = 0
         self._lock = threading.Lock()
-        self.stored = {s.asset_id: s for s in (store(n, picture) for n, picture in enumerate(self.pictures))}
+        self.stored = {s.asset_id: s for s in (store(self.version, n, p) for n, p in enumerate(self.pictures))}
         self._by_data = {stored.data_id: stored for stored in self.stored.values()}
 
     def fail(self, path: str, *faults: Fault) -> None:
@@ -115,7 +116,7 @@ class Platform:
             "id": VERSION,
             "origin_name": "hands",
             "origin_id": DATASET,
-            "version": "v1",
+            "version": self.version,
             "type": self.version_type,
             "annotation_campaign_id": None,
         }
@@ -189,10 +190,11 @@ class Platform:
         return self._by_data[data_id].content
 
 
-def store(number: int, picture: Picture) -> Stored:
+def store(version: str, number: int, picture: Picture) -> Stored:
+    """What lies in the datalake is the same in every version; assets and annotations are a version's own."""
     content = png(noise(number)) if picture.content is None else picture.content
-    ids = [known_id(f"annotation {number} {place}") for place, _ in enumerate(picture.annotations)]
-    return Stored(picture, content, known_id(f"asset {number}"), known_id(f"data {number}"), ids)
+    ids = [known_id(f"annotation {version} {number} {place}") for place, _ in enumerate(picture.annotations)]
+    return Stored(picture, content, known_id(f"asset {version} {number}"), known_id(f"data {number}"), ids)
 
 
 def only(item: Mapping[str, Any], key: str, question: Question) -> Mapping[str, Any]:

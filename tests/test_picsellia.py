@@ -161,6 +161,16 @@ def test_pulling_again_fetches_nothing_and_writes_the_same_bytes(serve: Serve, t
     ]
 
 
+def test_a_picture_keeps_its_id_in_the_next_version(serve: Serve, tmp_path: Path) -> None:
+    ids = []
+    for version, count in (("v1", 3), ("v2", 4)):
+        platform = serve(some(count), version=version)
+        params = params_for(platform, **{"pull.picsellia": section(platform, version=version)})
+        pull(params, tmp_path / version)
+        ids.append([asset["id"] for asset in read_json(tmp_path / version / "assets.json")])
+    assert ids[0] == ids[1][:3]
+
+
 @pytest.mark.parametrize(
     "faults",
     [(500, 503), (429,), (403,), ("short",), ("unsized",), ("dropped",), ("slow",), (500,) * 5],

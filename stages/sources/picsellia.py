@@ -305,9 +305,8 @@ class Platform:
         try:
             yield
         except (PicselliaError, RequestException) as error:
-            hidden = (
-                error.__context__ if type(error) is PicselliaError else None
-            )  # Client() wraps why it cannot connect
+            # Client() wraps why it could not connect
+            hidden = error.__context__ if type(error) is PicselliaError else None
             raise self.explained(hidden or error) from None
 
     def explained(self, error: BaseException) -> StageError:
@@ -415,13 +414,7 @@ def session(host: str) -> "Session":
         retry_after_max=LONGEST_WAIT,
     )
 
-    def release(response: "Response", *, stream: bool = False, **_: Any) -> None:
-        """The SDK leaves a file's answer that it does not take unread, and its connection open."""
-        if stream and not (response.ok and "content-length" in response.headers):
-            response.close()
-
     made = Session()
-    made.hooks["response"].append(release)
     made.mount("http://", Adapter(pool_maxsize=WORKERS))
     made.mount("https://", Adapter(pool_maxsize=WORKERS))
     made.mount(f"{host}/api/", Adapter(pool_maxsize=WORKERS, max_retries=busy))
