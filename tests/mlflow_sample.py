@@ -90,6 +90,10 @@ def fill(sample: Sample) -> None:
     write(sample.folder / "files/deep/er/a b é.txt", b"hello\n")
     write(sample.folder / "files/deep/empty", b"")
     client.log_artifacts(child, str(sample.folder / "files"), "model/abc")
+    if sample.location:  # MLflow's client cannot send such names to a server
+        for name in ("100% a?b", "100% a"):
+            write(sample.folder / name, name.encode())
+            client.log_artifact(child, str(sample.folder / name), "o?d")
     client.log_artifact(child, str(sample.folder / "files/weights.bin"))
     client.set_terminated(child, "FAILED", 1_700_000_100_000)
     client.set_terminated(parent, "KILLED", 1_700_000_200_000)

@@ -467,6 +467,21 @@ def cached(cache: Path, content: bytes, suffix: str = "") -> str:
 
 
 @pytest.mark.slow
+def test_through_a_server_every_file_keeps_its_name(
+    source: Sample, backup: Path, new_store: NewStore, tmp_path: Path, empty_store: Path
+) -> None:
+    server, target = server_in(tmp_path, empty_store), new_store("target")
+    server.start()
+    try:
+        into(served(server), backup)
+        assert differences(source.contents(), served(server).contents()) == []
+        into(target, take(tmp_path / "again.zip", server.address).path)
+        assert differences(source.contents(), target.contents()) == []
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
 def test_between_a_platform_of_postgresql_and_s3_and_another_server(
     short_path: Path, tmp_path: Path, empty_store: Path
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from ops.backup.archive import Archive
@@ -88,6 +88,14 @@ def plan(archive: Archive, store: Store, on_conflict: OnConflict, cache: Path | 
     return made
 
 
+class _Known(NamedTuple):
+    """A run on the server: no more of it, since there may be many."""
+
+    place: Place
+    lifecycle: str
+    is_half: bool  # restored
+
+
 @dataclass
 class _Planner:
     archive: Archive
@@ -128,27 +136,27 @@ class _Planner:
 
     def plan_runs(self, there: Mapping[str, Experiment]) -> None:
         undeleted = {self.plan.ids[step.target] for step in self.plan.experiments if step.verb == "undelete"}
-        known: dict[str, Run] = {}
-        for run in self.store.runs([experiment.id for experiment in there.values()]):
-            active = run.lifecycle == "active" or run.experiment_id in undeleted
-            bare = run.model_copy(update={"params": {}, "datasets": [], "lifecycle": "active" if active else "deleted"})
-            if run.origin not in known or known[run.origin].is_half_restored:
-                known[run.origin] = bare
+        known: dict[str, _Known] = {}
+        for found in self.store.runs([experiment.id for experiment in there.values()]):
+            active = found.lifecycle == "active" or found.experiment_id in undeleted
+            if found.origin not in known or known[found.origin].is_half:
+                place = Place(found.id, found.artifact_uri)
+                known[found.origin] = _Known(
+                    place, "active" if active else "deleted", found.is_half_restored and active
+                )
         for run in self.archive.runs():
-            found = known.get(run.origin)
-            if found:
-                self.plan.places[run.id] = Place(found.id, found.artifact_uri)
-            step = self._run(run, found)
+            step = self._run(run, known.get(run.origin))
             self.plan.runs.append(step)
             if step.verb != "omit":
                 self.runs.add(run.id)
 
-    def _run(self, run: Run, found: Run | None) -> Step:
+    def _run(self, run: Run, found: _Known | None) -> Step:
         step = Step("create", "run", run.id, source=run.id, target=self.homes.get(run.experiment_id, ""))
         if found is None:
             return step if step.target else replace(step, verb="omit", why="its experiment is deleted there")
-        step = replace(step, target=found.id)
-        if found.is_half_restored:
+        self.plan.places[run.id] = found.place
+        step = replace(step, target=found.place.id)
+        if found.is_half:
             return replace(step, verb="finish")
         if found.lifecycle == run.lifecycle:
             return replace(step, verb="keep")

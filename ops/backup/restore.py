@@ -134,7 +134,7 @@ class Restoration:
                 self.create_version(step)
             case "version", "delete":
                 self.store.delete_version(step.target, step.there)
-            case "version", _:
+            case "version", "keep" | "update" | "skip":
                 self.numbers[step.target, step.number] = step.there
                 if step.verb == "update":
                     self.store.update_version(step.target, step.there, step.tags, step.description, step.stage)
@@ -183,10 +183,9 @@ class Restoration:
         """What the archive has below files, one at a time through a temporary file, into a folder below uri."""
         with TemporaryDirectory() as temporary, self.store.uploads(uri) as upload:
             for name in self.archive.files(files):
-                path = Path(temporary) / posixpath.basename(name)
+                path = Path(temporary) / "artifact"
                 self.archive.extract(f"{files}/{name}", path)
-                upload(path, posixpath.join(folder, posixpath.dirname(name)).rstrip("/"))
-                path.unlink()
+                upload(path, posixpath.join(folder, name))
 
     def end(self, step: Step) -> None:
         match step.kind:

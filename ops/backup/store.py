@@ -1,12 +1,14 @@
 """One MLflow, wherever it is <-> its content as records, page by page: alone here in knowing MLflow's client."""
 
 import os
+import posixpath
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ops.backup.records import NO_STAGE, Dataset, Experiment, Model, Place, Point, Run, Version
 from stages.mlflow_client import connect, mlflow_errors, mlflow_exception, pages
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 A_PAGE = 100  # experiments, runs, models or versions in one answer
 POINTS_A_PAGE = 10_000  # MLflow's most is 25,000
 A_BATCH = 1000  # points in one request, MLflow's most
+SAFE = "/ !$&'()*+,:;=@[]~"  # and letters: what is left, as ?, ends or changes an address
 USER_TAG = "mlflow.user"
 PATIENCE = "60"  # s, for the answer to one request; a restore fills the server with work
 
@@ -116,9 +119,17 @@ class Store:
         with mlflow_errors(self.address), self._artifacts(uri) as repository:
             return dict(_files(repository, None))
 
-    def download(self, uri: str, folder: Path) -> None:
+    def download(self, uri: str, files: Collection[str], folder: Path) -> None:
+        """files: all that are below the artifact address."""
         with mlflow_errors(self.address), self._artifacts(uri) as repository:
-            repository.download_artifacts("", str(folder))  # type: ignore[no-untyped-call]
+            if all(_in_address(uri, name) == name for name in files):
+                repository.download_artifacts("", str(folder))  # type: ignore[no-untyped-call]
+                return
+            for name in files:
+                local = repository.download_artifacts(_in_address(uri, name), str(folder))  # type: ignore[no-untyped-call]
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Path(local).replace(path)
 
     def models(self) -> Iterator[Model]:
         with mlflow_errors(self.address):
@@ -238,12 +249,15 @@ class Store:
 
     @contextmanager
     def uploads(self, uri: str) -> Iterator[Callable[[Path, str], None]]:
-        """upload(file, folder): a file, with its name, into a folder below the artifact address."""
+        """upload(file, path): puts it at the path below the artifact address, and removes it here."""
         with self._artifacts(uri) as repository:
 
-            def upload(path: Path, folder: str) -> None:
+            def upload(file: Path, path: str) -> None:
+                folder, name = posixpath.split(_in_address(uri, path))
+                named = file.replace(file.with_name(name))
                 with mlflow_errors(self.address):
-                    repository.log_artifact(str(path), folder or None)  # type: ignore[no-untyped-call]
+                    repository.log_artifact(str(named), folder or None)  # type: ignore[no-untyped-call]
+                named.unlink()
 
             yield upload
 
@@ -334,6 +348,11 @@ def _files(repository: "ArtifactRepository", folder: str | None) -> Iterator[tup
             yield from _files(repository, file.path)
         else:
             yield file.path, file.file_size or 0
+
+
+def _in_address(uri: str, path: str) -> str:
+    """As MLflow's client must be given the path of an artifact: it quotes none that goes through the server."""
+    return quote(path, safe=SAFE) if uri.startswith("mlflow-artifacts:") else path
 
 
 def _run(found: "MlflowRun") -> Run:

@@ -145,8 +145,8 @@ class Backup:
         folder = self.archive.workspace / FILES
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        if self.store.files(uri):
-            self.store.download(uri, folder)
+        if files := self.store.files(uri):
+            self.store.download(uri, files, folder)
         return {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
 
     def add_read_files(self, folder: str, files: Mapping[str, int]) -> None:
