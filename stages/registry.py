@@ -2,7 +2,6 @@
 
 import getpass
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -162,7 +161,7 @@ class Registry:
                     version=version.number,
                     before=before.number if before else None,
                 )
-                key = f"{PROMOTION}{now:%Y%m%dT%H%M%S.%f}.{uuid.uuid4().hex[:8]}"
+                key = f"{PROMOTION}{now:%Y%m%dT%H%M%S.%f}"
                 self._client.set_model_version_tag(self.name, version.number, key, record.model_dump_json())
 
     def card(self, version: Version) -> str:

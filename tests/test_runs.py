@@ -14,7 +14,7 @@ from ops.live import lines, table
 from ops.runs import Progress, condition, listed, watch
 from stages import runs as reading
 from stages.params import StageError
-from stages.runs import Point, Run, Runs
+from stages.runs import Point, Run, Runs, in_progress_here
 from stages.tracking import open_run
 from tests.native import ROOT
 
@@ -25,15 +25,17 @@ from stages.tracking import open_run
 run = open_run("k", name="quick", resume=True)
 run.log_params({"train": {"epochs": 3}})
 for line in sys.stdin:
-    run.log_metrics({"map50": int(line) / 10}, step=int(line))
-    print("logged", flush=True)
-run.finish("FINISHED")
+    if line == "0\\n":
+        run.finish("FINISHED")
+    else:
+        run.log_metrics({"map50": int(line) / 10}, step=int(line))
+    print("done", flush=True)
 """
 
 
 @contextmanager
 def training() -> Iterator[subprocess.Popen[str]]:
-    """Another process, at epoch 1, which does an epoch for each number that it is sent."""
+    """Another process, at epoch 1, which does the epoch of each number that it is sent; 0: it finishes the run."""
     process = subprocess.Popen(
         [sys.executable, "-c", TRAINING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -50,7 +52,7 @@ def epoch(process: "subprocess.Popen[str]", number: int) -> None:
     assert process.stdout
     process.stdin.write(f"{number}\n")
     process.stdin.flush()
-    assert process.stdout.readline() == "logged\n"
+    assert process.stdout.readline() == "done\n"
 
 
 def trained(key: str, *map50: float, test: float | None = None, status: str = "FINISHED") -> str:
@@ -179,7 +181,7 @@ def test_a_training_is_followed_to_its_end_and_a_killed_one_is_told_from_one_tha
     with training() as process:
         said = lines(watch(every=0.05, until_done=True))
         assert [next(said), next(said)] == [f"quick: epoch {n} of 3, mAP50 0.{n}000" for n in (1, 2)]
-        process.communicate()
+        epoch(process, 0)
         assert list(said) == ["quick: finished"]
 
 
@@ -188,11 +190,14 @@ def test_with_the_server_away_what_this_machine_trains_is_followed_all_the_same(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    with training() as process:
+        process.kill()
+        process.wait()
+        assert in_progress_here() == []
     with training() as process, caplog.at_level(logging.WARNING, "ops"):
         snapshots = watch(every=0.05, until_done=True)
         epoch(process, 2)
         assert [(now.run.name, len(now.epochs), now.asked) for now in next(snapshots)] == [("quick", 2, 3)]
-        process.kill()
-        process.wait()
+        epoch(process, 0)  # it goes on to hold the journal, as evaluate does
         assert list(snapshots) == [[]]
     assert [f"MLflow at {NOWHERE} cannot be reached" in message for message in caplog.messages] == [True]
