@@ -2,9 +2,11 @@
 
 ./run fingers up && ./run python -m benchmarks.share [--files N] [--kilobytes N] [--rounds N] [--set SECTION.KEY=VALUE]
 
-Both speak to the server of AWS_ENDPOINT_URL_S3, each round under a prefix of its own in the remote's bucket, which is
-emptied at the end. They take turns, so that a machine whose speed drifts slows both; a ratio is the median of the
-rounds'. DVC's times are of whole commands, the start of Python included; boto3's are of the transfers alone.
+boto3 is timed twice: by upload_file and download_file, which its guide shows, and by put_object and get_object, one
+request a file, below which nothing can go. All speak to the server of AWS_ENDPOINT_URL_S3, each round under a prefix of
+its own in the remote's bucket, which is emptied at the end. They take turns, so that a machine whose speed drifts slows
+all; a ratio is the median of the rounds'. DVC's times are of whole commands, the start of Python and the files' way
+through its cache included; boto3's are of the transfers alone.
 """
 
 import argparse
@@ -18,9 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "dvc"
 
 
-@dataclass(frozen=True)
-class Round:
-    """Seconds."""
-
-    dvc_push: float
-    boto3_push: float
-    dvc_pull: float
-    boto3_pull: float
+Seconds = dict[str, float]
 
 
 def main() -> None:
@@ -46,7 +40,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=3000)
     parser.add_argument("--kilobytes", type=int, default=10, help="of each file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=16, help="of boto3")
+    parser.add_argument("--threads", type=int, default=8, help="of boto3")
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="changes of .dvc/config")
     options = parser.parse_args()
     rounds = []
@@ -56,14 +50,21 @@ def main() -> None:
     sys.stdout.write(report(rounds, options))
 
 
-def measure(folder: Path, number: int, options: argparse.Namespace) -> Round:
+def measure(folder: Path, number: int, options: argparse.Namespace) -> Seconds:
     prefix = f"benchmark-{os.getpid()}-{number}"
     here, there, fetched = folder / "here", folder / "there", folder / "fetched"
     prepare(here, prefix, number, options)
     shutil.copytree(here, there, ignore=shutil.ignore_patterns("cache", "images", "tmp"))
     fetched.mkdir()
     names = sorted(path.name for path in (here / "images").iterdir())
-    s3 = client(options.threads)
+    s3 = boto3.client("s3", config=Config(max_pool_connections=options.threads))
+
+    def put(name: str) -> None:
+        s3.put_object(Bucket=BUCKET, Key=f"{prefix}/plain/{name}", Body=(here / "images" / name).read_bytes())
+
+    def get(name: str) -> None:
+        body = s3.get_object(Bucket=BUCKET, Key=f"{prefix}/plain/{name}")["Body"]
+        (fetched / name).write_bytes(body.read())
 
     def upload(name: str) -> None:
         s3.upload_file(str(here / "images" / name), BUCKET, f"{prefix}/plain/{name}")
@@ -71,15 +72,21 @@ def measure(folder: Path, number: int, options: argparse.Namespace) -> Round:
     def download(name: str) -> None:
         s3.download_file(BUCKET, f"{prefix}/plain/{name}", str(fetched / name))
 
+    def in_threads(transfer: Callable[[str], None]) -> None:
+        with ThreadPoolExecutor(options.threads) as pool:
+            list(pool.map(transfer, names))
+
     try:
-        seconds = Round(
-            dvc_push=timed(lambda: dvc(here, "push")),
-            boto3_push=timed(lambda: in_threads(upload, names, options.threads)),
-            dvc_pull=timed(lambda: dvc(there, "pull")),
-            boto3_pull=timed(lambda: in_threads(download, names, options.threads)),
-        )
+        seconds = {
+            "dvc push": timed(lambda: dvc(here, "push")),
+            "put_object": timed(lambda: in_threads(put)),
+            "upload_file": timed(lambda: in_threads(upload)),
+            "dvc pull": timed(lambda: dvc(there, "pull")),
+            "get_object": timed(lambda: in_threads(get)),
+            "download_file": timed(lambda: in_threads(download)),
+        }
     finally:
-        empty(s3, prefix, options.threads)
+        empty(s3, prefix)
     for copy in (there / "images", fetched):
         assert filecmp.cmpfiles(here / "images", copy, names, shallow=False)[0] == names, f"{copy} is not what was sent"
     return seconds
@@ -101,30 +108,18 @@ def prepare(folder: Path, prefix: str, seed: int, options: argparse.Namespace) -
 
 
 def dvc(folder: Path, *arguments: str) -> None:
-    environment = {
-        **os.environ,
-        "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
-        "DVC_GLOBAL_CONFIG_DIR": str(folder.parent / "global"),
-    }
+    own = {f"DVC_{name}_DIR": str(folder.parent / name) for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
+    environment = {**os.environ, **own, "PYTHONDONTWRITEBYTECODE": ""}  # else each start compiles all that it imports
     environment.pop("DVC_ROOT", None)
     done = subprocess.run(["dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"dvc {' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-2000:]}")
 
 
-def client(threads: int) -> Any:
-    return boto3.client("s3", config=Config(max_pool_connections=threads))
-
-
-def in_threads(do: Callable[[str], None], names: Sequence[str], threads: int) -> None:
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(do, names))
-
-
-def empty(s3: Any, prefix: str, threads: int) -> None:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
-    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-    in_threads(lambda key: s3.delete_object(Bucket=BUCKET, Key=key), keys, threads)
+def empty(s3: Any, prefix: str) -> None:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/"):
+        if keys := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
+            s3.delete_objects(Bucket=BUCKET, Delete={"Objects": keys})
 
 
 def timed(do: Callable[[], None]) -> float:
@@ -133,18 +128,20 @@ def timed(do: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def report(rounds: Sequence[Round], options: argparse.Namespace) -> str:
-    def row(name: str, ours: Iterable[float], theirs: Iterable[float]) -> str:
-        a, b = list(ours), list(theirs)
+def report(rounds: Sequence[Seconds], options: argparse.Namespace) -> str:
+    def row(ours: str, theirs: str) -> str:
+        a, b = ([seconds[name] for seconds in rounds] for name in (ours, theirs))
         ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
-        return f"| {name} | {statistics.median(a):.1f} | {statistics.median(b):.1f} | {ratio:.2f} |\n"
+        return f"| {ours} | {statistics.median(a):.1f} | {theirs} | {statistics.median(b):.1f} | {ratio:.2f} |\n"
 
     return (
         f"{platform.machine()}, {os.cpu_count()} cores; {options.files:,} files of {options.kilobytes} KB, "
         f"boto3 in {options.threads} threads, {options.rounds} rounds{', '.join(['', *options.set])}\n\n"
-        "| median s | dvc | boto3 | ratio |\n|---|---:|---:|---:|\n"
-        + row("push", (one.dvc_push for one in rounds), (one.boto3_push for one in rounds))
-        + row("pull", (one.dvc_pull for one in rounds), (one.boto3_pull for one in rounds))
+        "| DVC | median s | boto3 | median s | ratio |\n|---|---:|---|---:|---:|\n"
+        + row("dvc push", "upload_file")
+        + row("dvc push", "put_object")
+        + row("dvc pull", "download_file")
+        + row("dvc pull", "get_object")
     )
 
 

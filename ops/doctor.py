@@ -6,18 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from ops.ask import NoAnswer, ask_mlflow, ask_postgres
+from ops.finding import Finding, failed, failed_by, ok, skipped
+from ops.remote import check_remote, first_line
 from stages.files import sha256_of
 from stages.lineage import local_folder
 from stages.mlflow_client import ServerAway, probe_artifacts, tracking_uri, without_password
@@ -25,41 +24,10 @@ from stages.params import PARAMS_FILE, StageError, load_params
 from stages.registry import Registry
 from stages.release import Release, read_release
 
-if TYPE_CHECKING:
-    from dvc.fs import FileSystem
-
 LIMIT = 30  # s for all checks together, which run at once; each gives its own requests a few seconds
-PATIENCE = 3  # s for an answer to one request
 ENOUGH_GB = 2  # of free disk: a training's checkpoints, and the copy of its data in the cache
 
-
-@dataclass(frozen=True)
-class Finding:
-    """detail: what was found, or the cause, or why nothing was tried. remedy: of a failure."""
-
-    state: Literal["ok", "failed", "skipped"]
-    detail: str
-    remedy: str = ""
-
-
 Check = Callable[[Path], Finding]
-
-AWAY = ("nobody answers", "start it: fingers up; or correct AWS_ENDPOINT_URL_S3")
-NO_KEY = ("no key is set", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in .env or the environment")
-# Of S3, https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and of botocore: cause and remedy.
-REFUSALS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "ConnectTimeoutError": AWAY,
-        "ConnectionClosedError": AWAY,
-        "EndpointConnectionError": AWAY,
-        "ReadTimeoutError": AWAY,
-        "NoCredentialsError": NO_KEY,
-        "PartialCredentialsError": NO_KEY,
-        "InvalidAccessKeyId": ("the server does not know the key", "correct AWS_ACCESS_KEY_ID"),
-        "SignatureDoesNotMatch": ("the secret does not fit the key", "correct AWS_SECRET_ACCESS_KEY"),
-        "NoSuchBucket": ("there is no such bucket", "create it; or: dvc remote modify --local NAME url s3://BUCKET"),
-    }
-)
 
 
 def checks() -> dict[str, Check]:
@@ -68,7 +36,7 @@ def checks() -> dict[str, Check]:
         "git": git,
         "disk": disk,
         ".env": dotenv,
-        "remote": remote,
+        "remote": check_remote,
         "mlflow": mlflow,
         "artifacts": artifacts,
         "database": database,
@@ -110,24 +78,6 @@ def outcome(finding: "Future[Finding]", deadline: float) -> Finding:
         )
 
 
-def ok(detail: str) -> Finding:
-    return Finding("ok", detail)
-
-
-def skipped(why: str) -> Finding:
-    return Finding("skipped", why)
-
-
-def failed(cause: str, remedy: str) -> Finding:
-    return Finding("failed", cause, remedy)
-
-
-def failed_by(error: StageError, remedy: str) -> Finding:
-    """Its line is `cause; remedy`; the remedy given here is for one that ends with the cause."""
-    cause, _, own = str(error).partition("; ")
-    return failed(cause, own or remedy)
-
-
 def python(root: Path) -> Finding:
     from packaging.requirements import Requirement  # noqa: PLC0415
 
@@ -153,9 +103,7 @@ def python(root: Path) -> Finding:
 
 def git(root: Path) -> Finding:
     def said(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=PATIENCE
-        )
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
@@ -175,10 +123,14 @@ def git(root: Path) -> Finding:
 
 def disk(root: Path) -> Finding:
     """The smaller of what is free for `.local/` and for DVC's cache, which may lie on another disk."""
-    from dvc.repo import Repo  # noqa: PLC0415 -- half a second
+    from dvc.exceptions import DvcException  # noqa: PLC0415 -- half a second
+    from dvc.repo import Repo  # noqa: PLC0415
 
-    with Repo(str(root)) as repo:
-        cache = Path(repo.cache.local.path)
+    try:
+        with Repo(str(root)) as repo:
+            cache = Path(repo.cache.local.path)
+    except DvcException as error:
+        return failed(f"DVC: {first_line(error)}", "look at .dvc/config and .dvc/config.local")
     free_gb, folder = min((free_bytes(folder) / 1e9, folder) for folder in (local_folder(), cache))
     where = f"{free_gb:.1f} GB free for {folder}"
     if free_gb < ENOUGH_GB:
@@ -209,56 +161,6 @@ def tracked(path: Path) -> bool:
         ["git", "ls-files", "--error-unmatch", path], cwd=path.parent, capture_output=True, check=False
     )
     return found.returncode == 0
-
-
-def remote(root: Path) -> Finding:
-    """By DVC's own means, so that its configuration counts as it will for push and pull."""
-    os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # botocore's five take seconds on a server that is down
-    from dvc.config import NoRemoteError  # noqa: PLC0415 -- half a second
-    from dvc.repo import Repo  # noqa: PLC0415
-
-    with Repo(str(root)) as repo:
-        try:
-            chosen = repo.cloud.get_remote()
-        except NoRemoteError:
-            return skipped("DVC has no default remote: dvc remote default NAME")
-    where = chosen.fs.unstrip_protocol(chosen.path)
-    if where.startswith("s3://"):
-        chosen.fs.fs.retries = 1
-        where += f" at {chosen.fs.fs.s3.meta.endpoint_url}"
-    return stored_and_deleted(chosen.fs, chosen.path, where)
-
-
-def stored_and_deleted(filesystem: "FileSystem", folder: str, where: str) -> Finding:
-    """One small object in the folder, under a name that nothing else has."""
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415 -- half a second
-
-    name = f"doctor-{secrets.token_hex(8)}"
-    path, content, doing = filesystem.join(folder, name), name.encode(), "write"
-    try:
-        filesystem.makedirs(folder)  # as DVC does: of object storages it makes no bucket
-        filesystem.pipe_file(path, content)
-        doing = "read"
-        if filesystem.cat_file(path) != content:
-            return failed(
-                f"{where}: what is read is not what was written", "another server answers: look at its address"
-            )
-        doing = "delete"
-        filesystem.rm_file(path)
-    except (OSError, BotoCoreError) as error:
-        return unstored(error, doing, where)
-    return ok(f"{where}: written, read, deleted")
-
-
-def unstored(error: Exception, doing: str, where: str) -> Finding:
-    answer = getattr(error.__cause__, "response", {})
-    code = answer.get("Error", {}).get("Code") or type(error).__name__
-    if code in ("AccessDenied", "PermissionError"):
-        return failed(
-            f"{where}: the key may not {doing}", f"allow it to {doing} there; for dvc pull, to read is enough"
-        )
-    cause, remedy = REFUSALS.get(code, (f"cannot {doing}: {code}: {first_line(error)}", "ask who runs the server"))
-    return failed(f"{where}: {cause}", remedy)
 
 
 def mlflow(_: Path) -> Finding:
@@ -322,16 +224,23 @@ def model(root: Path) -> Finding:
     """The registry's champion, or where there is none the release of this checkout: its file is what was released."""
     try:
         name = os.environ.get("DEFAULT_MODEL_NAME") or load_params(root / PARAMS_FILE).register_.model_name
-        registry = Registry(name)
-        if champion := registry.with_alias("champion"):
-            with TemporaryDirectory() as folder:
-                registry.download(champion, Path(folder) / "champion")
-            return ok(f"{name} version {champion.number} is champion, sha256 {champion.sha256[:12]}")
-        return released(root)
-    except ServerAway:
-        return released(root)
+        return champion(name) or released(root)
     except StageError as error:
         return failed_by(error, "register it again: dvc repro -f register")
+
+
+def champion(name: str) -> Finding | None:
+    """None when there is none, or when nobody can be asked: that is the finding of another check."""
+    try:
+        registry = Registry(name)
+        version = registry.with_alias("champion")
+        if version is None:
+            return None
+        with TemporaryDirectory() as folder:
+            registry.download(version, Path(folder) / "champion")
+    except ServerAway:
+        return None
+    return ok(f"{name} version {version.number} is champion, sha256 {version.sha256[:12]}")
 
 
 def released(root: Path) -> Finding:
@@ -348,7 +257,3 @@ def released(root: Path) -> Finding:
 
 def is_server(address: str) -> bool:
     return address.startswith(("http://", "https://"))
-
-
-def first_line(error: Exception) -> str:
-    return without_password(next(iter(str(error).splitlines()), type(error).__name__))

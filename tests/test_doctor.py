@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from ops import doctor
 from ops.cli import app
-from ops.doctor import Finding, examine
+from ops.doctor import examine
+from ops.finding import Finding
 from ops.processes import free_ports
 from stages.files import write_text
+from stages.mlflow_client import connect
 from stages.params import StageError
+from stages.registry import Registry
 from tests import released
 from tests.buckets import Bucket
 from tests.native import ROOT
@@ -124,9 +127,9 @@ def test_a_key_that_may_only_read_is_said_to_do_for_pull(checkout: Path, on_plat
 
 
 def test_a_remote_that_is_no_s3_is_tried_just_the_same(checkout: Path) -> None:
-    point_remote_at(checkout, str(checkout / "elsewhere"))
-    config = checkout / ".dvc/config"
-    config.write_text(config.read_text().replace("    region = us-east-1\n", ""))
+    (checkout / ".dvc/config").write_text(
+        f"[core]\n    remote = disk\n['remote \"disk\"']\n    url = {checkout}/elsewhere\n"
+    )
     assert find(checkout, "remote").state == "ok"
 
 
@@ -191,6 +194,7 @@ def test_git_says_what_is_missing(checkout: Path, monkeypatch: pytest.MonkeyPatc
     assert "main at" in find(checkout, "git").detail
     shutil.rmtree(checkout / ".git")
     assert "git init" in find(checkout, "git").remedy
+    assert {examine(checkout, ["remote", "disk"])[name].state for name in ("remote", "disk")} == {"failed"}
     monkeypatch.setenv("PATH", "")
     assert "apt install git" in find(checkout, "git").remedy
 
@@ -220,6 +224,19 @@ def test_a_release_whose_file_is_absent_or_another_is_a_failure(checkout: Path) 
     assert "is not the file of" in find(checkout, "model").detail
     onnx.unlink()
     assert find(checkout, "model").remedy == "dvc pull models/detector.onnx"
+
+
+def test_a_champion_is_downloaded_and_compared_with_what_was_registered(
+    checkout: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEFAULT_MODEL_NAME", "doctored")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", platform.mlflow)
+    client = connect(platform.mlflow)
+    run_id = client.create_run(client.create_experiment("doctor")).info.run_id
+    onnx = released.model(checkout / "models/detector.onnx")
+    registry = Registry("doctored")
+    registry.set_alias("champion", registry.register(released.release(onnx, run_id), onnx, "card"))
+    assert "version 1 is champion" in find(checkout, "model").detail
 
 
 def test_a_check_that_hangs_is_a_failure_and_a_bug_stays_one(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
