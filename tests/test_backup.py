@@ -1,7 +1,10 @@
 """Backups of real MLflow stores, restored into others, and the two compared table by table."""
 
 import json
+import os
 import shutil
+import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import md5, sha256
 from itertools import count
@@ -37,7 +41,7 @@ from stages.vision.detector import Detector, finger_count
 from tests.mlflow_sample import Sample, fill, in_files, on_platform, served, write
 from tests.mlflow_server import MlflowServer, server_in
 from tests.mlflow_tables import differences
-from tests.native import noise
+from tests.native import ROOT, noise
 from tests.platform import start_platform
 from tests.released import CLASSES, COUNTS, SIZE, model, release
 
@@ -149,8 +153,34 @@ def test_a_restore_that_was_killed_and_started_again_is_as_one(
         target = new_store(f"killed{moment}")
         with killed_at(moment), pytest.raises(Killed):
             restore(backup, target.address, "skip", dry_run=False)
-        restore(backup, target.address, "skip", dry_run=False)
-        assert differences(source.contents(), target.contents()) == [], f"killed at commit {moment}"
+        # as it is on disk: this process lives on, and still has a transaction open
+        on_disk = shutil.copy(target.folder / "mlflow.db", target.folder / "on_disk.db")
+        left = replace(target, address=f"sqlite:///{on_disk}", database=f"sqlite:///{on_disk}")
+        restore(backup, left.address, "skip", dry_run=False)
+        assert differences(source.contents(), left.contents()) == [], f"killed at commit {moment}"
+
+
+@pytest.mark.slow
+def test_the_command_killed_three_times_and_started_again_is_as_one(
+    source: Sample, backup: Path, tmp_path: Path, empty_store: Path
+) -> None:
+    server = server_in(tmp_path, empty_store)
+    server.start()
+    command = [str(Path(sys.executable).parent / "fingers"), "restore", str(backup)]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": server.address}
+    try:
+        with sqlite3.connect(server.folder / "server.db") as database:
+            for table, rows in (("runs", 2), ("metrics", 20), ("model_versions", 1)):
+                restoring = subprocess.Popen(command, cwd=ROOT, env=environment)
+                while database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] < rows:  # noqa: S608
+                    assert restoring.poll() is None
+                restoring.kill()
+                assert restoring.wait() == -signal.SIGKILL
+        assert differences(source.contents(), served(server).contents()) != []
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        assert differences(source.contents(), served(server).contents()) == []
+    finally:
+        server.kill()
 
 
 def test_nothing_is_cut_off_at_a_page(
