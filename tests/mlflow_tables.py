@@ -73,12 +73,17 @@ class Tables:
             **{column: row[column] for column in kept},
             "experiment": self.experiments[row["experiment_id"]],
             "params": self.named("params", **own),
-            "tags": {key: self.origins.get(value, value) for key, value in self.named("tags", **own).items()},
+            "tags": self.named("tags", **own) | self.parent(row["run_uuid"]),
             "points": sorted(map(point, self.where("metrics", **own))),
             "newest": sorted(map(point, self.where("latest_metrics", **own))),
             "datasets": sorted(self.datasets(row["run_uuid"])),
             "files": self.files_below(row["artifact_uri"]),
         }
+
+    def parent(self, run_id: str) -> dict[str, str]:
+        """By the id that it had first: a tag that names a run of another store names none."""
+        named = self.where("tags", run_uuid=run_id, key="mlflow.parentRunId")
+        return {row["key"]: self.origins.get(row["value"], "no run") for row in named}
 
     def datasets(self, run_id: str) -> list[str]:
         found = []
@@ -106,7 +111,7 @@ class Tables:
     def version(self, row: Row) -> Row:
         return {
             "description": row["description"] or "",
-            "run": self.origins.get(row["run_id"], row["run_id"]),
+            "run": self.origins.get(row["run_id"], "no run"),
             "run_link": row["run_link"] or "",
             "stage": row["current_stage"],
             "tags": self.named("model_version_tags", name=row["name"], version=row["version"]),

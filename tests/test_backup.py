@@ -141,7 +141,7 @@ def killed_at(commit: int) -> Iterator[Counter[str]]:
         event.remove(Engine, "commit", on_commit)
 
 
-@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_restore_that_was_killed_and_started_again_is_as_one(
     source: Sample, backup: Path, new_store: NewStore, every: int
 ) -> None:
