@@ -22,7 +22,7 @@ OWN_DATABASE = re.compile(r"postgresql\+psycopg2://fingers:[^@]*@(127\.0\.0\.1:\
 class Settings:
     s3_port: int
     mlflow_port: int
-    weed_ports: tuple[int, ...]
+    weed_ports: list[int]
     database_port: int
     database_socket: Path | None  # its folder; None: PostgreSQL listens on the port
     access_key: str
@@ -69,7 +69,7 @@ def settings_for(
     match [name for name, value in keys.items() if not value]:
         case [missing]:
             raise StageError(f"{missing} is not set, while the other half of the key is: set both, or neither")
-    weed_ports = tuple(int(port) for port in before.get("WEED_PORTS", "").split(",") if port)
+    weed_ports = [int(port) for port in before.get("WEED_PORTS", "").split(",") if port]
     if not weed_ports or ("s3" not in running and not all(map(is_free, weed_ports))):
         weed_ports = free_ports(WEED_PORTS)
     database_port = int(before.get("DATABASE_PORT", 0))

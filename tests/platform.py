@@ -48,15 +48,24 @@ def short_path() -> Iterator[Path]:
     """An empty folder. pytest's own are closed to other users, and as root PostgreSQL runs as another."""
     folder = Path(tempfile.mkdtemp(prefix="fingers-"))
     yield folder
-    stack.down(folder)
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
-    """One for all tests that do not stop it; what they write must not disturb the others."""
+    """One for all tests that leave it running; what they write must not disturb the others."""
     folder = Path(tempfile.mkdtemp(prefix="fingers-"))
-    started = start_platform(folder)
-    yield started
-    started.stop()
+    yield start_platform(folder)
+    remove(folder)
+
+
+def remove(folder: Path) -> None:
+    stack.down(folder)
+    settings = read_dotenv(stack.home(folder) / "settings.env")
+    for port in (
+        settings.get("AWS_ENDPOINT_URL_S3", "").rpartition(":")[2],
+        *settings.get("WEED_PORTS", "").split(","),
+    ):
+        for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 -- weed puts them there
+            socket.unlink()
     shutil.rmtree(folder)

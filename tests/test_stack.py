@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,7 +135,11 @@ def test_up_again_changes_nothing(platform: Platform) -> None:
     assert (platform.folder / ".env").read_bytes() == env
 
 
-@pytest.mark.parametrize("killed", [["s3"], ["postgres"], ["s3", "postgres", "mlflow"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "killed",
+    [["s3"], ["postgres"], pytest.param(["mlflow"], marks=pytest.mark.slow), ["s3", "postgres", "mlflow"]],
+    ids=" ".join,
+)
 def test_what_was_acknowledged_survives_kill_9(platform: Platform, killed: list[str]) -> None:
     storage, client = s3_client(platform.environment), connect(platform.mlflow)
     bodies = {f"{'-'.join(killed)}/{size}": os.urandom(size) for size in (0, 100, 9_000_000)}
@@ -161,6 +166,16 @@ def test_what_was_acknowledged_survives_kill_9(platform: Platform, killed: list[
     found = client.list_artifacts(run)
     assert [file.path for file in found] == ["note.txt"]
     assert len(running(platform.folder)["mlflow"]) == 2  # the server and its worker, once
+
+
+@pytest.mark.slow
+def test_down_leaves_no_process_after_its_parent_was_killed(short_path: Path) -> None:
+    start_platform(short_path)
+    before = {name: set(pids) for name, pids in running(short_path).items()}
+    psutil.Process(min(before["mlflow"])).kill()
+    assert stack.down(short_path) == ["s3", "postgres", "mlflow"]
+    assert not any(processes.alive(map(psutil.Process, filter(psutil.pid_exists, chain(*before.values())))))
+    assert stack.down(short_path) == []
 
 
 @pytest.mark.parametrize("setting", ["FINGERS_S3_PORT", "FINGERS_MLFLOW_PORT"])
@@ -193,6 +208,7 @@ def test_postgres_listens_on_loopback_where_the_path_is_too_long_for_a_socket(sh
         stack.wait(server, stack.launch(server, undo))
         assert f"@127.0.0.1:{settings.database_port}/" in settings.published["MLFLOW_BACKEND_STORE_URI"]
         assert ask_postgres(settings.published) == "PostgreSQL 18.6"
+    assert processes.marked(server.mark) == []
 
 
 def test_status_asks_servers_that_are_elsewhere(platform: Platform, tmp_path: Path) -> None:
@@ -204,7 +220,8 @@ def test_status_asks_servers_that_are_elsewhere(platform: Platform, tmp_path: Pa
     ("environment", "answer"),
     [
         ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}, "Connection refused"),
-        ({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}, "no server"),
+        ({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}, "No connection adapters"),
+        ({"MLFLOW_TRACKING_URI": "http://me:hidden@127.0.0.1:no"}, "Failed to parse"),
         ({"MLFLOW_TRACKING_URI": "S3"}, "answers 403"),
         ({"MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg2://me:hidden@127.0.0.1:1/mlflow"}, "Connection refused"),
         ({"MLFLOW_BACKEND_STORE_URI": "nonsense"}, "invalid"),
