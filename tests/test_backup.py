@@ -276,6 +276,21 @@ def test_a_version_that_was_deleted_comes_back_under_the_next_number(
     assert into(target, backup) == []
 
 
+def test_versions_that_can_keep_their_number_do_before_others_get_the_next(backup: Path, new_store: NewStore) -> None:
+    """There: 1, 3 and 4, and a deleted 2. In the backup: 2, 5 and 6."""
+    target = new_store("target")
+    target.client.create_registered_model("fingers")
+    for _ in range(4):
+        target.client.create_model_version("fingers", "s3://theirs/model")
+    target.client.delete_model_version("fingers", "2")
+    into(target, backup)
+    versions = target.contents()["models"]["fingers"]["versions"]
+    assert {number: versions[number]["description"] for number in versions} == {
+        **{1: "", 3: "", 4: ""},
+        **{5: "card 5", 6: "card 6", 7: "card 2"},
+    }
+
+
 def test_what_was_deleted_by_mistake_comes_back_when_told_to(source: Sample, backup: Path, new_store: NewStore) -> None:
     target = new_store("target")
     into(target, backup)
@@ -597,15 +612,22 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         restore(path, NOWHERE, "skip", dry_run=False)
 
 
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "bad.zip", [*RUN, *manifest_of(RUN)])
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flags, in the zip's directory
+    path.write_bytes(content)
+    with pytest.raises(StageError, match="is encrypted"):
+        restore(path, NOWHERE, "skip", dry_run=False)
+
+
 def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
     """The same compressed bytes under two names: small, and yet no single member expands much."""
-    path = zipped(tmp_path / "bad.zip", [*entry("runs/a/run.json"), *entry("runs/b/run.json"), *manifest_of([])])
-    content = path.read_bytes()
-    second = content.index(b"runs/b/run.json") - 30
-    directory = content.rindex(b"runs/b/run.json") - 46
-    shared = content[: directory + 42] + bytes(4) + content[directory + 46 :]
-    path.write_bytes(shared)
-    assert second > 0
+    path = zipped(tmp_path / "bad.zip", [*RUN, *entry("runs/b/run.json"), *manifest_of([])])
+    content = bytearray(path.read_bytes())
+    offset = content.rindex(b"runs/b/run.json") - 4  # in the zip's directory: where the member begins
+    content[offset : offset + 4] = bytes(4)
+    path.write_bytes(content)
     with pytest.raises(StageError, match="lies inside"):
         restore(path, NOWHERE, "skip", dry_run=False)
 

@@ -32,6 +32,7 @@ CHUNK = 2**20  # bytes held at a time
 MOST_GROWTH = 200
 SMALL = 2**20  # bytes: up to that a member may grow as it likes
 HEADER = 30  # bytes before an entry's name
+ENCRYPTED = 1  # in an entry's flags
 LONGEST_LINE = 2**12  # bytes of one point
 LARGEST_RECORD = 2**26  # bytes: it is held in memory
 
@@ -279,30 +280,28 @@ def checked_directory(path: Path, infos: Sequence[zipfile.ZipInfo]) -> dict[str,
     """
     known: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
-        name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
-        grown = info.file_size > max(SMALL, MOST_GROWTH * info.compress_size)
-        fault = (
-            "an unsafe name"
-            if not is_safe(name) or name != info.orig_filename
-            else "there twice"
-            if name in known
-            else "no plain file"
-            if kind not in (0, stat.S_IFREG)
-            else "encrypted"
-            if info.flag_bits & 1
-            else "packed in another way than backups are"
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            else f"a bomb: {info.compress_size} bytes that would become {info.file_size}"
-            if grown
-            else None
-        )
-        if fault:
-            raise StageError(f"{path}: {name!r} is {fault}; nothing was restored")
-        known[name] = info
+        if fault := "there twice" if info.filename in known else fault_of(info):
+            raise StageError(f"{path}: {info.filename!r} is {fault}; nothing was restored")
+        known[info.filename] = info
     for one, other in pairwise(sorted(infos, key=lambda info: info.header_offset)):
         if one.header_offset + HEADER + len(one.filename.encode()) + one.compress_size > other.header_offset:
             raise StageError(f"{path}: {other.filename!r} lies inside {one.filename!r}: a bomb; nothing was restored")
     return known
+
+
+def fault_of(info: zipfile.ZipInfo) -> str | None:
+    """Why no backup has such an entry."""
+    if not is_safe(info.filename) or info.filename != info.orig_filename:
+        return "an unsafe name"
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        return "no plain file"
+    if info.flag_bits & ENCRYPTED:
+        return "encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "packed in another way than backups are"
+    if info.file_size > max(SMALL, MOST_GROWTH * info.compress_size):
+        return f"a bomb: {info.compress_size} bytes that would become {info.file_size}"
+    return None
 
 
 def is_safe(name: str) -> bool:
