@@ -286,8 +286,12 @@ def test_versions_that_can_keep_their_number_do_before_others_get_the_next(backu
     into(target, backup)
     versions = target.contents()["models"]["fingers"]["versions"]
     assert {number: versions[number]["description"] for number in versions} == {
-        **{1: "", 3: "", 4: ""},
-        **{5: "card 5", 6: "card 6", 7: "card 2"},
+        1: "",
+        3: "",
+        4: "",
+        5: "card 5",
+        6: "card 6",
+        7: "card 2",
     }
 
 
