@@ -84,7 +84,7 @@ def into(target: Sample, backup: Path, on_conflict: OnConflict = "skip") -> list
 def test_an_empty_store_comes_back_empty(new_store: NewStore, tmp_path: Path) -> None:
     source, target = new_store("source"), new_store("target")
     taken = take(tmp_path / "backup.zip", source.address)
-    assert taken.manifest.counts == {"experiments": 1}
+    assert {kind: count for kind, count in taken.manifest.counts.items() if count} == {"experiments": 1}
     assert into(target, taken.path) == []
     assert differences(source.contents(), target.contents()) == []
 

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 READINGS = 5  # of a run that changes while it is read
 RETRIES = 3  # of a request
+COUNTED = ("experiments", "runs", "points", "artifacts", "artifact_bytes", "models", "versions")
 POINTS, FILES = "metrics.jsonl", "files"  # of the run that is being read, in the workspace
 
 
@@ -60,7 +61,7 @@ class Backup:
 
     store: Store
     archive: ArchiveWriter
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTED, 0)))
     left_out: list[str] = field(default_factory=list)
 
     def add_all(self) -> None:
@@ -152,7 +153,7 @@ class Backup:
     def add_read_files(self, folder: str, files: Mapping[str, int]) -> None:
         for path in files:
             self.archive.add_file(f"{folder}/{path}", self.archive.workspace / FILES / path)
-        self.counts.update(files=len(files), bytes=sum(files.values()))
+        self.counts.update(artifacts=len(files), artifact_bytes=sum(files.values()))
 
     def add_files(self, folder: str, uri: str) -> None:
         self.add_read_files(folder, self.read_files(uri))
