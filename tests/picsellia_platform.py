@@ -7,7 +7,8 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -26,11 +27,13 @@ def known_id(name: str) -> str:
 
 
 ORGANIZATION, DATASET, VERSION = map(known_id, ("organization", "dataset", "version"))
+LAKE, CONNECTOR = map(known_id, ("datalake", "connector"))
+POLICY = "signed-upload"  # opens the place for uploads
 Question = Mapping[str, Sequence[str]]
 
-# What goes wrong with one answer: a status; a connection closed half-way, or before a word; a body of unstated length;
-# a body that comes late; one of no JSON.
-Fault = int | Literal["short", "dropped", "unsized", "slow", "html"]
+# What goes wrong with one answer: a status; a connection closed half-way, or before a word, nothing done or all done; a
+# body of unstated length; a body that comes late; one of no JSON.
+Fault = int | Literal["short", "dropped", "lost", "unsized", "slow", "html"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,33 @@ class Stored:
     asset_id: str
     data_id: str
     annotation_ids: list[str]
+    tags: Sequence[str] = ()  # ids, of what lies in the datalake
+
+
+@dataclass
+class Version:
+    """A version of the dataset, and who is in it, by asset id."""
+
+    id: str
+    name: str
+    type: str
+    stored: dict[str, Stored]
+    labels: Sequence[str]
+
+
+@dataclass
+class Job:
+    """Time passes with each request to the API: after so many the work is done, or has failed."""
+
+    requests: int
+    work: Callable[[], None]
+    end: str = "SUCCESS"
+    status: str = "RUNNING"
 
 
 @dataclass
 class Platform:
-    """One organization, acme, of one user, alice, with one version of one dataset, hands."""
+    """One organization, acme, of one user, alice, with one dataset, hands, and one version of it at first."""
 
     pictures: Sequence[Picture]
     version: str = "v1"
@@ -67,6 +92,9 @@ class Platform:
     addresses: bool = True  # whether the listing says where files are
     unlisted: int = 0  # assets that the listing announces and does not have
     keep: Callable[[Any], bool] = lambda _: True  # which annotations are handed over
+    jobs_end: str = "SUCCESS"
+    uploads_end: str = "DONE"
+    loses: str | None = None  # of the files added to a version, the one that does not get there
     host: str = ""
     asked: Counter[str] = field(default_factory=Counter)  # method and path of each request
     headers: dict[str, str] = field(default_factory=dict)  # of the newest request to the API
@@ -77,7 +105,11 @@ class Platform:
         self._signature = 0
         self._lock = threading.Lock()
         self.stored = {s.asset_id: s for s in (store(self.version, n, p) for n, p in enumerate(self.pictures))}
-        self._by_data = {stored.data_id: stored for stored in self.stored.values()}
+        self.lake = {stored.data_id: stored for stored in self.stored.values()}
+        self.versions = [Version(VERSION, self.version, self.version_type, self.stored, self.labels)]
+        self.received: dict[str, bytes] = {}  # object name: what was uploaded
+        self.tags: dict[str, str] = {}  # name: id
+        self._jobs: dict[str, Job] = {}
 
     def fail(self, path: str, *faults: Fault) -> None:
         """The next requests whose path contains a match of the expression get these, in order."""
@@ -98,6 +130,11 @@ class Platform:
         """Requests for files, whatever came of them."""
         return sum(count for path, count in self.asked.items() if path.startswith("GET /files/"))
 
+    def names(self, version: str) -> list[str] | None:
+        """Of the files in it."""
+        found = next((one for one in self.versions if one.name == version), None)
+        return sorted(stored.picture.file_name for stored in found.stored.values()) if found else None
+
     def asset_id(self, file_name: str) -> str:
         return next(id_ for id_, stored in self.stored.items() if stored.picture.file_name == file_name)
 
@@ -108,43 +145,150 @@ class Platform:
             waiting = next((faults for regex, faults in self._faults.items() if faults and re.search(regex, path)), [])
             return waiting.pop(0) if waiting else None
 
-    def answer(self, path: str, question: Question, body: Any) -> Any:
-        """JSON for a path below /api. Raises KeyError for what is not there."""
-        organization = {"id": ORGANIZATION, "name": "acme", "default_connector_id": known_id("connector")}
+    def answer(self, command: str, path: str, question: Question, body: Any) -> Any:
+        """JSON for a path below /api. Raises KeyError for what is not there, FileExistsError for a taken name."""
+        with self._lock:
+            self.pass_time()
+            if command in ("POST", "PATCH"):
+                return self.change(path, body)
+            if named := re.fullmatch("/dataset/version/([^/]+)/(.+)", path):
+                return self.ask_version(self.version_of(named[1]), named[2], question, body)
+            return self.ask(path, question, body)
+
+    def ask(self, path: str, question: Question, body: Any) -> Any:
+        organization = {"id": ORGANIZATION, "name": "acme", "default_connector_id": CONNECTOR}
         dataset = {"id": DATASET, "name": "hands"}
-        version = {
-            "id": VERSION,
-            "origin_name": "hands",
-            "origin_id": DATASET,
-            "version": self.version,
-            "type": self.version_type,
-            "annotation_campaign_id": None,
-        }
-        labels = [{"id": known_id(f"label {name}"), "name": name, "group_id": None} for name in self.labels]
-        annotation_ids = [id_ for stored in self.stored.values() for id_ in stored.annotation_ids]
         if named := re.fullmatch("/data/(.+)/presigned-url", path):
-            return {"presigned_url": self.url(self._by_data[named[1]])}
+            return {"presigned_url": self.url(self.lake[named[1]])}
+        if named := re.fullmatch("/job/(.+)", path):
+            return {"id": named[1], "status": self._jobs[named[1]].status}
         ping = {"username": "alice", "sdk_version": "6.99.0", "default_organization": ORGANIZATION}
+        versions = [described(version) for version in self.versions]
         routes: dict[str, Callable[[], Any]] = {
             "/home/ping": lambda: ping,
-            "/organizations/find": lambda: only(organization, "name", question),
+            "/organizations/find": lambda: only([organization], "name", question),
             f"/organization/{ORGANIZATION}": lambda: organization,
             f"/organization/{ORGANIZATION}/datasets": lambda: {"items": [dataset], "count": 1},
-            f"/organization/{ORGANIZATION}/datasets/find": lambda: only(dataset, "name", question),
-            f"/dataset/{DATASET}/versions": lambda: {"items": [version], "count": 1},
-            f"/dataset/{DATASET}/versions/find": lambda: only(version, "version", question),
-            f"/dataset/version/{VERSION}/labels": lambda: {"items": labels},
-            f"/dataset/version/{VERSION}/assets": lambda: self.assets(question),
-            f"/dataset/version/{VERSION}/annotations/ids": lambda: annotation_ids,
-            f"/dataset/version/{VERSION}/annotations": lambda: self.annotations(body),
+            f"/organization/{ORGANIZATION}/datasets/find": lambda: only([dataset], "name", question),
+            f"/organization/{ORGANIZATION}/datalake": lambda: {
+                "id": LAKE,
+                "name": "default",
+                "connector_id": CONNECTOR,
+            },
+            f"/datalake/{LAKE}/tags/find": lambda: tag(question["name"][0], self.tags[question["name"][0]], "DATA"),
+            f"/datalake/{LAKE}/datas": lambda: self.data(body),
+            f"/dataset/{DATASET}/versions": lambda: {"items": versions, "count": len(versions)},
+            f"/dataset/{DATASET}/versions/find": lambda: only(versions, "version", question),
         }
         return routes[path]()
 
-    def assets(self, question: Question) -> Any:
+    def ask_version(self, version: Version, what: str, question: Question, body: Any) -> Any:
+        routes: dict[str, Callable[[], Any]] = {
+            "labels": lambda: {
+                "items": [{"id": known_id(f"label {name}"), "name": name, "group_id": None} for name in version.labels]
+            },
+            "assets": lambda: self.assets(version, question),
+            "annotations/ids": lambda: [id_ for stored in version.stored.values() for id_ in stored.annotation_ids],
+            "annotations": lambda: self.annotations(version, body),
+        }
+        return routes[what]()
+
+    def change(self, path: str, body: Any) -> Any:
+        if named := re.fullmatch("/dataset/version/([^/]+)", path):
+            return self.rename(self.version_of(named[1]), body["version"])
+        if named := re.fullmatch("/dataset/version/([^/]+)/assets", path):
+            version = self.version_of(named[1])
+            return {"job": self.start(lambda: self.add(version, body["data_ids"]))}
+        routes: dict[str, Callable[[Any], Any]] = {
+            f"/organization/{ORGANIZATION}/connector/{CONNECTOR}/generate_object_name": self.name_object,
+            f"/object-storage/{CONNECTOR}/generate_presigned_url": self.sign_upload,
+            f"/datalake/{LAKE}/tags": self.make_tag,
+            f"/datalake/{LAKE}/datas": self.register,
+            f"/dataset/{DATASET}/fork": self.fork,
+        }
+        return routes[path](body)
+
+    def name_object(self, body: Mapping[str, Any]) -> Any:
+        return {"object_name": f"{ORGANIZATION}/data/{uuid.uuid4()}-{body['filename']}"}
+
+    def sign_upload(self, body: Mapping[str, Any]) -> Any:
+        url = f"{self.host}/uploads?{SIGNATURE}={self._signature}"
+        fields = {"key": body["object_name"], "policy": POLICY}
+        return {"client_type": "minio", "presigned_url_data": {"url": url, "fields": fields}}
+
+    def make_tag(self, body: Mapping[str, Any]) -> Any:
+        return tag(body["name"], self.tags.setdefault(body["name"], known_id(f"data tag {body['name']}")), "DATA")
+
+    def rename(self, version: Version, name: str) -> Any:
+        if version.name != name:
+            self.refuse_taken(name)
+        version.name = name
+        return described(version)
+
+    def register(self, body: Mapping[str, Any]) -> Any:
+        """What was uploaded becomes data of the datalake, and is looked at for a while."""
+        size = body["meta"]["width"], body["meta"]["height"]
+        picture = Picture(body["filename"], size=size, status="COMPUTING")
+        stored = Stored(picture, self.received[body["object_name"]], "", str(uuid.uuid4()), [], body["tags"])
+        self.lake[stored.data_id] = stored
+
+        def look() -> None:
+            stored.picture = replace(picture, status=self.uploads_end)
+
+        self._jobs[stored.data_id] = Job(3, look)
+        return self.listed(stored)["data"]
+
+    def data(self, body: Mapping[str, Any]) -> Any:
+        found = [stored for stored in self.lake.values() if stored.picture.file_name in body["filenames"]]
+        return {"items": [self.listed(stored)["data"] for stored in found], "count": len(found)}
+
+    def fork(self, body: Mapping[str, Any]) -> Any:
+        self.refuse_taken(body["version"])
+        parent = self.version_of(body["parent_id"])
+        made = Version(str(uuid.uuid4()), body["version"], body["type"], {}, parent.labels * body["with_labels"])
+        self.versions.append(made)
+
+        def copy() -> None:
+            for stored in parent.stored.values():
+                ids = [f"{made.id} {id_}" for id_ in stored.annotation_ids] if body["with_annotations"] else []
+                tags = stored.picture.tags if body["with_tags"] else ()
+                one = replace(stored, picture=replace(stored.picture, tags=tags), annotation_ids=ids)
+                made.stored[one.asset_id] = replace(one, asset_id=str(uuid.uuid4()))
+
+        return {"dataset_version": described(made), "job": self.start(copy)}
+
+    def add(self, version: Version, data_ids: Sequence[str]) -> None:
+        """Whoever adds twice has it twice."""
+        for stored in (self.lake[id_] for id_ in data_ids):
+            if stored.picture.file_name != self.loses:
+                asset_id = str(uuid.uuid4())
+                version.stored[asset_id] = replace(stored, asset_id=asset_id)
+
+    def start(self, work: Callable[[], None]) -> Any:
+        job_id = str(uuid.uuid4())
+        self._jobs[job_id] = Job(3, work, self.jobs_end)
+        return {"id": job_id, "status": "RUNNING"}
+
+    def pass_time(self) -> None:
+        for job in [job for job in self._jobs.values() if job.status == "RUNNING"]:
+            job.requests -= 1
+            if not job.requests:
+                job.status = job.end
+                if job.status == "SUCCESS":
+                    job.work()
+
+    def version_of(self, id_: str) -> Version:
+        return {version.id: version for version in self.versions}[id_]
+
+    def refuse_taken(self, name: str) -> None:
+        if self.names(name) is not None:
+            raise FileExistsError(name)
+
+    def assets(self, version: Version, question: Question) -> Any:
         """The cursor is the number of the next asset."""
         start, wanted = int(question.get("cursor", ["0"])[0]), min(int(question["limit"][0]), self.page)
         statuses, types = question["upload_statuses"], question["types"]
-        every = [s for s in self.stored.values() if s.picture.status in statuses and s.picture.type in types]
+        every = [s for s in version.stored.values() if s.picture.status in statuses and s.picture.type in types]
         end = start + wanted
         return {
             "items": [self.listed(stored) for stored in every[start:end]],
@@ -166,15 +310,15 @@ class Platform:
             "metadata": None,
             "custom_metadata": None,
         }
-        tags = [{"id": known_id(f"tag {tag}"), "name": tag, "target_type": "ASSET"} for tag in picture.tags]
+        tags = [tag(name, known_id(f"tag {name}"), "ASSET") for name in picture.tags]
         return {"id": stored.asset_id, "data": data, "tags": tags}
 
-    def annotations(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+    def annotations(self, version: Version, ids: Sequence[str]) -> list[dict[str, Any]]:
         """In an order of the server's own."""
         wanted = set(ids)
         found = [
             {"id": id_, "asset_id": stored.asset_id, "duration": 1.5, "attributes": None, **annotation}
-            for stored in self.stored.values()
+            for stored in version.stored.values()
             for id_, annotation in zip(stored.annotation_ids, stored.picture.annotations, strict=True)
             if id_ in wanted
         ]
@@ -187,7 +331,17 @@ class Platform:
         """Raises PermissionError once the address has expired."""
         if question.get(SIGNATURE) != [str(self._signature)]:
             raise PermissionError
-        return self._by_data[data_id].content
+        return self.lake[data_id].content
+
+    def receive(self, content_type: str, body: bytes) -> None:
+        """A form, as S3 takes it. Raises PermissionError for one that nobody has signed."""
+        form: Any = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
+        parts = {part.get_param("name", header="Content-Disposition"): part for part in form.get_payload()}
+        fields = {name: part.get_payload(decode=True) for name, part in parts.items()}
+        if fields["policy"] != POLICY.encode():
+            raise PermissionError
+        with self._lock:
+            self.received[fields["key"].decode()] = fields["file"]
 
 
 def store(version: str, number: int, picture: Picture) -> Stored:
@@ -197,10 +351,24 @@ def store(version: str, number: int, picture: Picture) -> Stored:
     return Stored(picture, content, known_id(f"asset {version} {number}"), known_id(f"data {number}"), ids)
 
 
-def only(item: Mapping[str, Any], key: str, question: Question) -> Mapping[str, Any]:
-    if question.get(key) != [item[key]]:
-        raise KeyError(key)
-    return item
+def described(version: Version) -> dict[str, Any]:
+    return {
+        "id": version.id,
+        "origin_name": "hands",
+        "origin_id": DATASET,
+        "version": version.name,
+        "type": version.type,
+        "annotation_campaign_id": None,
+    }
+
+
+def tag(name: str, id_: str, target: str) -> dict[str, str]:
+    return {"id": id_, "name": name, "target_type": target}
+
+
+def only(items: Sequence[Mapping[str, Any]], key: str, question: Question) -> Mapping[str, Any]:
+    (wanted,) = question[key]
+    return {item[key]: item for item in items}[wanted]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -212,37 +380,49 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         where = urlsplit(self.path)
-        question = parse_qs(where.query)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.platform._lock:
             self.platform.asked[f"{self.command} {where.path}"] += 1
         fault = self.platform.fault(where.path)
         if isinstance(fault, int):
             self.say(fault, problem(fault))
-        elif where.path.startswith("/files/"):
-            try:
-                self.say(200, self.platform.file(where.path.removeprefix("/files/"), question), fault)
-            except PermissionError:
-                self.say(403, b"<Error><Code>AccessDenied</Code></Error>")
+        elif fault == "dropped":
+            self.close_connection = True
         else:
-            self.platform.headers = dict(self.headers)
-            if self.headers["Authorization"] != f"Bearer {TOKEN}":
-                self.say(401, problem(401))
-                return
-            try:
-                found = self.platform.answer(where.path.removeprefix("/api"), question, json.loads(body or b"null"))
-            except KeyError:
-                self.say(404, problem(404))
-                return
-            self.say(200, b"<html>" if fault == "html" else json.dumps(found).encode(), fault)
+            self.say(*self.answer(where.path, parse_qs(where.query), body, fault), fault)
 
-    do_XGET = do_GET  # noqa: N815
+    do_XGET = do_POST = do_PATCH = do_GET  # noqa: N815
+
+    def answer(self, path: str, question: Question, body: bytes, fault: Fault | None) -> tuple[int, bytes]:
+        try:
+            if path == "/uploads":
+                self.platform.receive(self.headers["Content-Type"], body)
+                return 204, b""
+            if path.startswith("/files/"):
+                return 200, self.platform.file(path.removeprefix("/files/"), question)
+        except PermissionError:
+            return 403, b"<Error><Code>AccessDenied</Code></Error>"
+        self.platform.headers = dict(self.headers)
+        status, found = 401, None
+        if self.headers["Authorization"] == f"Bearer {TOKEN}":
+            status, found = self.answer_api(path.removeprefix("/api"), question, json.loads(body or b"null"))
+        if status != 200:
+            return status, problem(status)
+        return status, b"<html>" if fault == "html" else json.dumps(found).encode()
+
+    def answer_api(self, path: str, question: Question, body: Any) -> tuple[int, Any]:
+        try:
+            return 200, self.platform.answer(self.command, path, question, body)
+        except KeyError:
+            return 404, None
+        except FileExistsError:
+            return 409, None
 
     def say(self, status: int, body: bytes, fault: Fault | None = None) -> None:
         if fault == "slow":
             time.sleep(SLOW)
-        self.close_connection = fault in ("short", "dropped", "unsized")
-        if fault == "dropped":
+        self.close_connection = fault in ("short", "lost", "unsized")
+        if fault == "lost":
             return
         self.send_response(status)
         if fault != "unsized":

@@ -18,7 +18,7 @@ HOMES = {
     "ultralytics": ["stages/train.py", "stages/training/"],
     "torch": ["stages/train.py", "stages/training/"],
     "mlflow": ["stages/mlflow_client.py", "stages/tracking.py", "stages/registry.py", "stages/runs.py", "ops/backup/"],
-    "picsellia": ["stages/sources/picsellia.py"],
+    "picsellia": ["stages/sources/picsellia.py", "ops/picsellia.py"],
     "litserve": ["serve/"],
     "openvino": ["stages/vision/detector.py", "stages/vision/faces.py"],
 }

@@ -36,7 +36,8 @@ T = TypeVar("T")
 PAGE = 1000  # assets in an answer: the most that the platform gives
 CHUNK, SMALL_CHUNK = 100, 10  # annotations in an answer; fewer where each may have hundreds of points:
 POINTED = ("SEGMENTATION", "LINE", "MULTI")
-CONNECT_TIMEOUT = 5  # s; the SDK waits 300, five times
+EVERY_STATE = {"upload_statuses": ["PENDING", "COMPUTING", "DONE", "ERROR"], "types": ["IMAGE", "VIDEO"]}
+CONNECT_TIMEOUT, READ_TIMEOUT = 5, 300  # s; the SDK waits 300 to connect, five times, and for some answers for ever
 TRIES, BACKOFF, LONGEST_WAIT = 5, 0.5, 60  # of the API's 429 and 5xx; s: 0, 1, 2, 4, 8, or what Retry-After says
 NAMED = 10  # of what there is, in an error
 REMEDY = "make one in the platform's Profile Settings > Token and put it into PICSELLIA_TOKEN, or a file of its own"
@@ -149,12 +150,11 @@ def assets(
 
 def list_assets(version: "Version") -> list[Listed]:
     """Every asset, whatever its state. Raises StageError for none, for fewer than announced, and for one twice."""
-    states = {"upload_statuses": ["PENDING", "COMPUTING", "DONE", "ERROR"], "types": ["IMAGE", "VIDEO"]}
-    page = version.ask(Page, "assets", params={"limit": PAGE, **states})
+    page = version.ask(Page, "assets", params={"limit": PAGE, **EVERY_STATE})
     listed, count = page.items, page.count
     with tqdm(total=count, initial=len(listed), desc="list", unit="asset", disable=None, delay=2) as bar:
         while page.items and page.next_cursor and len(listed) < count:
-            page = version.ask(Page, "assets", params={"limit": PAGE, "cursor": page.next_cursor, **states})
+            page = version.ask(Page, "assets", params={"limit": PAGE, "cursor": page.next_cursor, **EVERY_STATE})
             listed += page.items
             bar.update(len(page.items))
     if not listed:
@@ -367,6 +367,7 @@ class Redaction:
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = self(record.getMessage()), None
+        record.exc_info = None  # a traceback would show the address
         return True
 
 
@@ -399,7 +400,7 @@ def session(host: str) -> "Session":
         def send(  # type: ignore[override]
             self, request: "PreparedRequest", stream: bool = False, timeout: float | None = None, **more: Any
         ) -> "Response":
-            return super().send(request, stream, (CONNECT_TIMEOUT, timeout), **more)
+            return super().send(request, stream, (CONNECT_TIMEOUT, timeout or READ_TIMEOUT), **more)
 
     busy = Retry(
         total=None,
