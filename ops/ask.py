@@ -1,5 +1,6 @@
 """An address -> the version of the server there, asked of itself with the keys that the programs use; or why not."""
 
+import re
 from collections.abc import Mapping
 
 from stages.mlflow_client import without_password
@@ -60,7 +61,7 @@ def ask_postgres(environment: Mapping[str, str]) -> str:
         finally:
             connection.close()
     except psycopg2.Error as error:
-        raise NoAnswer(_one_line(str(error))) from None
+        raise NoAnswer(_one_line(str(error).partition("\n")[0])) from None
 
 
 def ask_mlflow(environment: Mapping[str, str]) -> str:
@@ -80,7 +81,7 @@ def ask_mlflow(environment: Mapping[str, str]) -> str:
             found = session.get(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", timeout=SECONDS)
             version = session.get(f"{address}/version", timeout=SECONDS)
         except requests.RequestException as error:
-            raise NoAnswer(_one_line(str(error))) from None
+            raise NoAnswer(re.sub(r".*Errno -?\d+\] ", "", _one_line(str(error))).rstrip("'\")")) from None
     if not found.ok:
         raise NoAnswer(f"answers {found.status_code}: {_one_line(found.text)}")
     try:

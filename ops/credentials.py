@@ -45,10 +45,9 @@ class Settings:
         }
 
     @property
-    def kept(self) -> dict[str, str]:
-        """What settings_for wants to see again as before."""
+    def hidden(self) -> dict[str, str]:
+        """What nobody but the servers needs, at each start again."""
         return {
-            **self.published,
             "WEED_PORTS": ",".join(map(str, self.weed_ports)),
             "DATABASE_PORT": str(self.database_port),
             "DATABASE_PASSWORD": self.database_password,
@@ -58,7 +57,7 @@ class Settings:
 def settings_for(
     environment: Mapping[str, str], before: Mapping[str, str], *, database: Path, running: Collection[str]
 ) -> Settings:
-    """A person's ports and keys win over those made before; before is empty, or what was kept.
+    """A person's ports and keys win over those made before; before holds what was hidden and what was published.
 
     database is the folder of PostgreSQL. A server that is running keeps its ports; those of another are made anew when
     somebody took them. Raises StageError when a key is half set, and for an address elsewhere: nobody would use

@@ -52,12 +52,13 @@ def up(root: Path, environment: Mapping[str, str]) -> list[Status]:
     folder = home(root)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        before = read_dotenv(folder / "settings.env")
+        memory = folder / "settings.env"
+        before = read_dotenv(memory)
         running = {name for name in ASK if processes.marked(str(folder / name))}
         settings = settings_for(environment, before, database=folder / "postgres", running=running)
-        if settings.kept != before:
+        if {**settings.hidden, **settings.published} != before:
             stop_all(folder)
-            add_to_dotenv(folder / "settings.env", settings.kept)
+        add_to_dotenv(memory, settings.hidden)
         s3, postgres, mlflow = servers.all_three(folder, settings)
         for server in (s3, postgres, mlflow):
             refuse_taken_port(server)
@@ -67,8 +68,9 @@ def up(root: Path, environment: Mapping[str, str]) -> list[Status]:
             wait(mlflow, launch(mlflow, undo))
             wait(s3, storage)
             servers.make_buckets(settings.published)
-            if settings.published.items() - read_dotenv(root / ".env").items():
-                add_to_dotenv(root / ".env", settings.published)
+            for file in (root / ".env", memory):  # in this order: what memory holds is known to be ours in .env
+                if settings.published.items() - read_dotenv(file).items():
+                    add_to_dotenv(file, settings.published)
             undo.pop_all()
     return status(root, {**environment, **settings.published})
 

@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from ops import processes, servers, stack
 from ops.ask import ask_postgres, s3_client
 from ops.credentials import Settings, settings_for
-from ops.dotenv import read_dotenv
+from ops.dotenv import add_to_dotenv, read_dotenv
 from stages.mlflow_client import connect
 from stages.params import StageError
 from tests.native import ROOT
@@ -197,6 +197,17 @@ def test_a_taken_port_is_named_with_who_has_it_and_the_setting(short_path: Path,
     assert not (short_path / ".env").exists()
 
 
+def test_what_was_refused_leaves_the_settings_as_they_were(short_path: Path) -> None:
+    before = settings({})
+    stack.home(short_path).mkdir(parents=True)
+    add_to_dotenv(stack.home(short_path) / "settings.env", remembered(before))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        moved = {**before.published, "FINGERS_S3_PORT": str(taken.getsockname()[1])}
+        for _ in range(2):
+            with pytest.raises(StageError, match="is taken by"):
+                stack.up(short_path, moved)
+
+
 def test_one_that_does_not_start_shows_its_log_and_takes_the_others_with_it(short_path: Path) -> None:
     (stack.home(short_path) / "postgres").mkdir(parents=True)  # and nothing in it
     with pytest.raises(StageError, match=r"(?s)postgres ended with \d+; the end of .*postgres\.log:.*postgresql\.conf"):
@@ -322,8 +333,11 @@ def test_a_killed_parent_s_child_is_found_and_ends_even_if_it_will_not(
 
 
 def settings(environment: dict[str, str], before: Settings | None = None) -> Settings:
-    kept = before.kept if before else {}
-    return settings_for(environment, kept, database=Path("/data/postgres"), running=("s3", "postgres"))
+    return settings_for(environment, remembered(before), database=Path("/data/postgres"), running=("s3", "postgres"))
+
+
+def remembered(before: Settings | None) -> dict[str, str]:
+    return {**before.hidden, **before.published} if before else {}
 
 
 def test_settings_are_made_once_and_never_twice_the_same() -> None:
@@ -355,7 +369,7 @@ def test_hidden_ports_that_somebody_took_are_made_anew() -> None:
     before = settings({})
     with socket.create_server(("127.0.0.1", before.weed_ports[3])):
         assert settings({}, before) == before  # it may be ourselves
-        found = settings_for({}, before.kept, database=Path("/data/postgres"), running=("postgres",))
+        found = settings_for({}, remembered(before), database=Path("/data/postgres"), running=("postgres",))
     assert before.weed_ports[3] not in found.weed_ports
     assert replace(found, weed_ports=before.weed_ports) == before
 
