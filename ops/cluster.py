@@ -23,7 +23,7 @@ LOCKS = ("postmaster.pid", ".s.PGSQL.5432.lock")
 def prepare(folder: Path, password: str, user: str | None) -> None:
     """Makes it whole or not at all. No server may run on it: one that was killed left locks, which are removed.
 
-    Their pid may be another program's by now, or a zombie's, and PostgreSQL would wait for it forever.
+    Their pid may be another program's by now, or a zombie's, and then PostgreSQL would refuse to start.
     Raises StageError with what initdb said.
     """
     if user:
@@ -46,19 +46,10 @@ def make(folder: Path, password: str, user: str | None) -> None:
     if user:
         shutil.chown(partial, user, user)
         shutil.chown(password_file, user, user)
-    entry = ("--username=fingers", f"--pwfile={password_file}", "--auth=scram-sha-256")
+    entry = ["--username=fingers", f"--pwfile={password_file}", "--auth=scram-sha-256"]
     try:
-        run("initdb", "-D", str(partial), *entry, "--encoding=UTF8", "--no-locale", folder=partial, user=user)
-        run(
-            "postgres",
-            "--single",
-            "-D",
-            str(partial),
-            "postgres",
-            folder=partial,
-            user=user,
-            sql="CREATE DATABASE mlflow",
-        )
+        run("initdb", "-D", ".", *entry, "--encoding=UTF8", "--no-locale", folder=partial, user=user)
+        run("postgres", "--single", "-D", ".", "postgres", folder=partial, user=user, sql="CREATE DATABASE mlflow")
     finally:
         password_file.unlink()
     partial.rename(folder)
@@ -67,7 +58,7 @@ def make(folder: Path, password: str, user: str | None) -> None:
 def run(name: str, *arguments: str, folder: Path, user: str | None, sql: str = "") -> None:
     done = subprocess.run(
         [str(program(name)), *arguments],
-        cwd=folder,  # which user may read
+        cwd=folder,
         input=sql,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

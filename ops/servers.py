@@ -89,7 +89,7 @@ def s3(folder: Path, settings: Settings) -> Server:
             **{f"WEED_JWT_{what}SIGNING_{how}KEY": token for what in ("", "FILER_") for how in ("", "READ_")},
         },
         ask=partial(ask_s3, settings.published),
-        prepare=partial((folder / "log").mkdir, parents=True, exist_ok=True),
+        prepare=partial(make_private, folder, folder / "log"),
         port=settings.s3_port,
         port_setting="FINGERS_S3_PORT",
     )
@@ -132,7 +132,7 @@ def mlflow(folder: Path, settings: Settings) -> Server:
             "NO_PROXY": "127.0.0.1",
         },
         ask=partial(ask_mlflow, settings.published),
-        prepare=partial(folder.mkdir, exist_ok=True),
+        prepare=partial(make_private, folder),
         port=port,
         port_setting="FINGERS_MLFLOW_PORT",
     )
@@ -140,6 +140,12 @@ def mlflow(folder: Path, settings: Settings) -> Server:
 
 def _flags(options: Mapping[str, object], dashes: str = "-") -> list[str]:
     return [f"{dashes}{name}={value}" for name, value in options.items()]
+
+
+def make_private(*folders: Path) -> None:
+    """What is in them is for their owner alone, whatever a server makes of its files."""
+    for folder in folders:
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def make_buckets(environment: Mapping[str, str]) -> None:

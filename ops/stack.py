@@ -50,7 +50,7 @@ def up(root: Path, environment: Mapping[str, str]) -> list[Status]:
     Raises StageError when one does not; those that it started are stopped then.
     """
     folder = home(root)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         memory = folder / "settings.env"
         before = read_dotenv(memory)

@@ -114,6 +114,8 @@ def test_secrets_are_readable_by_their_owner_alone_and_in_no_argument_or_log(pla
     kept = read_dotenv(home / "settings.env")
     for path in (platform.folder / ".env", home / "settings.env", *home.glob("*.log")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    for name in stack.ASK:
+        assert stat.S_IMODE((home / name).stat().st_mode) == 0o700, name
     said = "".join(path.read_text(errors="replace") for path in [*home.glob("*.log"), *home.glob("s3/log/*")])
     said += repr([process.cmdline() for name in stack.ASK for process in processes.marked(str(home / name))])
     assert "mlflow" in said
