@@ -44,10 +44,12 @@ def offer(
     if params.faces.detector == "none":
         raise StageError("faces.detector: none hides nothing, and pictures are to leave; set centerface or haar")
     target = aim(params.pull.picsellia, version)
-    pictures = hardest(folder, most, registry, params, target.file_names)
-    if not dry_run:
-        with TemporaryDirectory() as temporary:
-            push(target, write_blurred(pictures, params, Path(temporary)))
+    pictures = hardest(folder, most, registry, params, target.file_names.keys())
+    if dry_run:
+        logger.info("%d pictures would make the version %r; nothing was sent", len(pictures), version)
+        return pictures
+    with TemporaryDirectory() as temporary:
+        push(target, write_blurred(pictures, params, Path(temporary)))
     return pictures
 
 
@@ -58,13 +60,14 @@ def hardest(
 
     Raises StageError when there is no champion, no picture, or no doubt. What is left out is counted in the log.
     """
+    version = registry.find("champion")
     paths = distinct(folder)
     outcomes: Counter[str] = Counter()
     found: dict[str, HardPicture] = {}
     blur = Blur(params.faces)
     with TemporaryDirectory() as temporary:
         champion = Path(temporary) / "champion"
-        release = registry.download(registry.find("champion"), champion)
+        release = registry.download(version, champion)
         rules = DetectParams(iou=release.thresholds.iou, max_boxes=release.thresholds.max_boxes)
         detector = Detector(champion / release.file, len(release.classes), rules)
         for path in tqdm(paths, desc="look", unit="picture", disable=None):
@@ -75,7 +78,7 @@ def hardest(
                 outcomes["unreadable"] += 1
                 continue
             if picture.name in known or picture.name in found:
-                outcomes["annotated or to be annotated already"] += 1
+                outcomes["offered already"] += 1
             elif not picture.doubt:
                 outcomes["without a doubt"] += 1
             else:

@@ -6,9 +6,11 @@ found again by that, and in the datalake by the files' names, which tell their c
 
 import io
 import logging
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Any
 from stages.params import PicselliaParams, StageError
 from stages.sources.picsellia import (
     EVERY_STATE,
-    Listed,
     Page,
     Platform,
     Version,
@@ -52,15 +53,11 @@ class Target:
 
     parent: Version
     name: str
-    listed: Sequence[Listed]  # in parent
+    file_names: Counter[str]  # of what parent holds
 
     @property
     def partial(self) -> str:
         return f"{self.name}.partial"
-
-    @property
-    def file_names(self) -> set[str]:
-        return {one.data.filename for one in self.listed}
 
 
 def check(params: PicselliaParams) -> Access:
@@ -71,11 +68,13 @@ def check(params: PicselliaParams) -> Access:
 
 
 def aim(params: PicselliaParams, name: str) -> Target:
-    """Only asks. Raises StageError when the name is taken, and when the version to fork is not there or has nothing."""
+    """Only asks. Raises StageError for a name that is none or taken, and when the version to fork is not there."""
+    if not re.fullmatch(r"\S(.*\S)?", name):
+        raise StageError(f"--version {name!r}: must be a name, without spaces around it")
     parent = open_version(params)
     if find_beside(parent, name):
         raise StageError(f"{parent}: its dataset has a version {name!r} already; give another --version")
-    return Target(parent, name, list_assets(parent))
+    return Target(parent, name, file_names(parent))
 
 
 def push(target: Target, files: Sequence[Path]) -> None:
@@ -84,20 +83,42 @@ def push(target: Target, files: Sequence[Path]) -> None:
     files are named by their content. Raises StageError for what did not arrive or was not copied; again, it goes on
     from there, and doubles nothing.
     """
-    platform, names = target.parent.platform, {file.name for file in files}
+    platform = target.parent.platform
     with platform.errors():
-        version = find_beside(target.parent, target.partial)
-        if version and (others := pictures_of(version) - target.file_names - names):
-            raise StageError(
-                f"{version}: holds {len(others)} pictures of another push, as {min(others)}; repeat that one, "
-                "or delete the version there"
-            )
+        begun = resume(target, files)
         data = upload(platform, files)
-        version = version or fork(target)
-        wait_for_copy(version, target)
-        add(version, data)
+        version = begun or fork(target)
+        add(version, data, target)
         rename(version, target)
-    logger.info("%s: %d pictures from %s, and %d to annotate", version, len(target.listed), target.parent, len(files))
+    logger.info(
+        "%s: all of %s, and %d pictures to annotate; then write pull.picsellia.version: %s into params.yaml",
+        version,
+        target.parent.name,
+        len(files),
+        target.name,
+    )
+
+
+def resume(target: Target, files: Sequence[Path]) -> Version | None:
+    """What a push that was stopped has left, once all of its parent is in it: the job that copies goes on without us.
+
+    Raises StageError when that was a push of other pictures.
+    """
+    version = find_beside(target.parent, target.partial)
+    if version is None:
+        return None
+    if others := file_names(version).keys() - target.file_names.keys() - {file.name for file in files}:
+        raise StageError(
+            f"{version}: holds {len(others)} pictures of another push, as {min(others)}; repeat that one, "
+            "or delete the version there"
+        )
+    annotations = len(annotation_ids(target.parent))
+
+    def copied() -> bool:
+        return target.file_names <= file_names(version) and len(annotation_ids(version)) >= annotations
+
+    until(copied, f"{version}: has not all of {target.parent.name} yet (if it stays so, delete that version there)")
+    return version
 
 
 def upload(platform: Platform, files: Sequence[Path]) -> dict[str, Any]:
@@ -131,7 +152,7 @@ def send(platform: Platform, lake: Any, files: Sequence[Path], tag: Any) -> dict
     from picsellia.exceptions import NothingDoneError  # type: ignore[import-untyped]  # noqa: PLC0415 -- a second
     from picsellia.services.error_manager import ErrorManager  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    logging.getLogger("picsellia").setLevel(logging.CRITICAL)  # it would log each failure, also of what comes later
+    logging.getLogger("picsellia").setLevel(logging.CRITICAL)  # it logs what this returns, with a traceback each
     errors = ErrorManager()
     with no_bar_but_on_terminals(), suppress(NothingDoneError):  # errors has the reasons
         lake.upload_data(
@@ -184,23 +205,14 @@ def fork(target: Target) -> Version:
     return version
 
 
-def wait_for_copy(version: Version, target: Target) -> None:
-    """Whoever was killed does not know the job any more that fills version."""
-    annotations = len(target.parent.ask(list[str], "annotations/ids"))
-
-    def copied() -> bool:
-        enough = count_assets(version) >= len(target.listed)
-        return enough and len(version.ask(list[str], "annotations/ids")) >= annotations
-
-    until(copied, f"{version}: has not all of {target.parent.name} yet; if it stays so, delete that version there")
-
-
-def add(version: Version, data: dict[str, Any]) -> None:
-    there = pictures_of(version)
+def add(version: Version, data: Mapping[str, Any], target: Target) -> None:
+    """What version has is not added again: the platform might hold it twice then."""
+    there = file_names(version)
     if missing := [one for name, one in data.items() if name not in there]:
         finish(version.sdk.add_data(missing, wait=False), version, "push again")
-    if lost := data.keys() - pictures_of(version):
-        raise StageError(f"{version}: lists {len(data) - len(lost)} of {len(data)} new pictures; push again")
+    expected = target.file_names | Counter(data.keys())
+    if lost := expected - file_names(version):
+        raise StageError(f"{version}: lacks {lost.total()} of {expected.total()} pictures, as {min(lost)}; push again")
 
 
 def rename(version: Version, target: Target) -> None:
@@ -232,8 +244,13 @@ def find_beside(version: Version, name: str) -> Version | None:
             return None
 
 
-def pictures_of(version: Version) -> set[str]:
-    return {one.data.filename for one in list_assets(version)} if count_assets(version) else set()
+def file_names(version: Version) -> Counter[str]:
+    """How often each is there: on the platform, two pictures may have the same."""
+    return Counter(one.data.filename for one in list_assets(version)) if count_assets(version) else Counter()
+
+
+def annotation_ids(version: Version) -> list[str]:
+    return version.ask(list[str], "annotations/ids")
 
 
 def count_assets(version: Version) -> int:

@@ -112,7 +112,7 @@ class Platform:
         self._jobs: dict[str, Job] = {}
 
     def fail(self, path: str, *faults: Fault) -> None:
-        """The next requests whose path contains a match of the expression get these, in order."""
+        """The next requests with a match of the expression in their path, or in "METHOD path", get these, in order."""
         self._faults[path] += faults
 
     def on(self, path: str, event: Callable[[], None]) -> None:
@@ -138,11 +138,14 @@ class Platform:
     def asset_id(self, file_name: str) -> str:
         return next(id_ for id_, stored in self.stored.items() if stored.picture.file_name == file_name)
 
-    def fault(self, path: str) -> Fault | None:
+    def fault(self, command: str, path: str) -> Fault | None:
+        def meant(regex: str) -> bool:
+            return bool(re.search(regex, path) or re.search(regex, f"{command} {path}"))
+
         with self._lock:
-            for event in [event for regex, event in self._events.items() if re.search(regex, path)]:
+            for event in [event for regex, event in self._events.items() if meant(regex)]:
                 event()
-            waiting = next((faults for regex, faults in self._faults.items() if faults and re.search(regex, path)), [])
+            waiting = next((faults for regex, faults in self._faults.items() if faults and meant(regex)), [])
             return waiting.pop(0) if waiting else None
 
     def answer(self, command: str, path: str, question: Question, body: Any) -> Any:
@@ -383,7 +386,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.platform._lock:
             self.platform.asked[f"{self.command} {where.path}"] += 1
-        fault = self.platform.fault(where.path)
+        fault = self.platform.fault(self.command, where.path)
         if isinstance(fault, int):
             self.say(fault, problem(fault))
         elif fault == "dropped":

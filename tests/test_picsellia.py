@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from stages.convert import convert, orders_compared
 from stages.files import read_json
@@ -22,7 +23,7 @@ from stages.params import Params, PicselliaParams, StageError
 from stages.pull import pull
 from stages.sources import picsellia as source
 from stages.sources import store
-from stages.sources.picsellia import check_token
+from stages.sources.picsellia import Redaction, check_token
 from tests import native
 from tests.native import accepted, noise, png, rectangle
 from tests.picsellia_platform import TOKEN, VERSION, Fault, Picture, Platform, Serve, serve
@@ -459,6 +460,15 @@ def test_nothing_secret_is_logged_whatever_goes_wrong_and_at_any_level(
     assert capfd.readouterr() == ("", "")  # no bar, no greeting
     written = b"".join(path.read_bytes() for path in (tmp_path / "raw").glob("*.json"))
     assert_nothing_secret(written.decode())
+
+
+def test_a_traceback_is_not_logged_with_what_it_shows(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("tests.redaction")
+    log.addFilter(Redaction(SecretStr(TOKEN)))
+    error = OSError(f"https://bucket/picture?X-Amz-Signature=0 {TOKEN}")
+    log.error("cannot send: %s", error, exc_info=error)
+    assert "cannot send: https://bucket/picture?[...] [PICSELLIA_TOKEN]" in caplog.text
+    assert_nothing_secret(caplog.text)
 
 
 def test_the_sdk_leaves_the_logging_of_others_alone(serve: Serve) -> None:
