@@ -32,7 +32,7 @@ CHUNK = 2**20  # bytes held at a time
 MOST_GROWTH = 200
 SMALL = 2**20  # bytes: up to that a member may grow as it likes
 HEADER = 30  # bytes before an entry's name
-ENCRYPTED = 1  # in an entry's flags
+ENCRYPTED, UTF8 = 0x1, 0x800  # in an entry's flags
 LONGEST_LINE = 2**12  # bytes of one point
 LARGEST_RECORD = 2**26  # bytes: it is held in memory
 
@@ -269,8 +269,9 @@ class Archive:
         """What zipfile, zlib, json and pydantic raise about the content -> StageError."""
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
-            raise StageError(f"{self.path}: damaged, or no backup: {str(error).splitlines()[0]}") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, ValueError) as error:
+            what = str(error).partition("\n")[0] or type(error).__name__
+            raise StageError(f"{self.path}: damaged, or no backup: {what}") from None
 
 
 def checked_directory(path: Path, infos: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -291,17 +292,17 @@ def checked_directory(path: Path, infos: Sequence[zipfile.ZipInfo]) -> dict[str,
 
 def fault_of(info: zipfile.ZipInfo) -> str | None:
     """Why no backup has such an entry."""
-    if not is_safe(info.filename) or info.filename != info.orig_filename:
-        return "an unsafe name"
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        return "no plain file"
-    if info.flag_bits & ENCRYPTED:
-        return "encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "packed in another way than backups are"
-    if info.file_size > max(SMALL, MOST_GROWTH * info.compress_size):
-        return f"a bomb: {info.compress_size} bytes that would become {info.file_size}"
-    return None
+    faults = {
+        "a name that is not safe": not is_safe(info.filename) or info.filename != info.orig_filename,
+        "outside the file": info.header_offset < 0,
+        "no plain file": stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG),
+        "encrypted": info.flag_bits & ENCRYPTED,
+        "packed in another way than backups are": info.flag_bits & ~UTF8
+        or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+        f"a bomb: {info.compress_size} bytes that would become {info.file_size}": info.file_size
+        > max(SMALL, MOST_GROWTH * info.compress_size),
+    }
+    return next((fault for fault, found in faults.items() if found), None)
 
 
 def is_safe(name: str) -> bool:
