@@ -24,7 +24,7 @@ def show(rows: Sequence[Row], *, as_json: bool, empty: str) -> None:
         table.add_column(column, justify="right" if isinstance(rows[0][column], int | float) else "left")
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def cell(value: object) -> str:

@@ -24,7 +24,9 @@ def main() -> None:
         say("setting up .venv from requirements.lock (once; 5 GB with torch)")
         create_venv()
         shutil.rmtree(IN_STEP, ignore_errors=True)
-        uv("pip", "sync", "--quiet", str(ROOT / "requirements.lock"))
+        # compiled once, here: where Python may not write bytecode (PYTHONDONTWRITEBYTECODE, as in many containers),
+        # each start would compile torch again
+        uv("pip", "sync", "--quiet", "--compile-bytecode", str(ROOT / "requirements.lock"))
         uv("pip", "install", "--quiet", "--no-deps", "--editable", str(ROOT))
         step([str(PYTHON), str(ROOT / "scripts/plots_page.py")], "could not write .dvc/plots_page.html")
         IN_STEP.mkdir()
