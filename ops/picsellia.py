@@ -131,13 +131,11 @@ def upload(platform: Platform, files: Sequence[Path]) -> dict[str, Any]:
         if missing := [file for file in files if file.name not in there]:
             reasons = send(platform, lake, missing, tag)
     there = until_ready(lake, files)
-    missing = [file for file in files if file.name not in there]
-    if missing:
+    if missing := [file for file in files if file.name not in there]:
         named = "; ".join(f"{file.name}: {reasons.get(file.name, 'no reason given')}" for file in missing[:NAMED])
-        more = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise StageError(
-            f"{platform.host}: {len(missing)} of {len(files)} pictures did not arrive: {named}{more}. "
-            "Push again: what arrived is not sent twice"
+            f"{platform.host}: {len(missing)} of {len(files)} pictures did not arrive: {named}; "
+            "push again: what arrived is not sent twice"
         )
     if broken := sorted(name for name, data in there.items() if data.upload_status.value == "ERROR"):
         raise StageError(

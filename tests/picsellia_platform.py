@@ -92,6 +92,7 @@ class Platform:
     addresses: bool = True  # whether the listing says where files are
     unlisted: int = 0  # assets that the listing announces and does not have
     keep: Callable[[Any], bool] = lambda _: True  # which annotations are handed over
+    jobs_take: int = 3  # requests
     jobs_end: str = "SUCCESS"
     uploads_end: str = "DONE"
     loses: str | None = None  # of the files added to a version, the one that does not get there
@@ -269,7 +270,7 @@ class Platform:
 
     def start(self, work: Callable[[], None]) -> Any:
         job_id = str(uuid.uuid4())
-        self._jobs[job_id] = Job(3, work, self.jobs_end)
+        self._jobs[job_id] = Job(self.jobs_take, work, self.jobs_end)
         return {"id": job_id, "status": "RUNNING"}
 
     def pass_time(self) -> None:

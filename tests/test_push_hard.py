@@ -150,13 +150,14 @@ def test_uploads_that_keep_failing_are_named_and_nothing_is_forked(
     platform.fail("^/uploads", 403, *[500] * 5)
     with (
         caplog.at_level(logging.DEBUG),
-        pytest.raises(StageError, match=r"3 of 3 pictures did not arrive: hard-0+\.jpg: .*Push again") as error,
+        pytest.raises(StageError, match=r"3 of 3 pictures did not arrive: hard-0+\.jpg: .*; push again") as error,
     ):
         push(platform, files)
     assert [version.name for version in platform.versions] == ["v1"]
     assert_nothing_secret(f"{error.value} {caplog.text}")
     assert "500 Server Error" in str(error.value) and "POST /uploads?[...]" in caplog.text
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")  # no bar, no greeting
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     platform.heal()
     push(platform, files)
     assert platform.names("v2") == names(files)
@@ -227,6 +228,17 @@ def test_a_push_that_stops_anywhere_goes_on_and_doubles_nothing(
         push(platform, files)
     assert [version.name for version in platform.versions] == ["v1", "v2"]
     assert platform.names("v2") == names(files)
+
+
+def test_a_fork_that_was_left_under_way_is_waited_for(serve: Serve, files: list[Path]) -> None:
+    platform = serve(PICTURES, jobs_take=100)
+    platform.fail("/job/", *("dropped",) * 5)
+    with pytest.raises(StageError, match="cannot be reached"):
+        push(platform, files)
+    assert platform.names("v2.partial") == []
+    push(platform, files)
+    assert platform.names("v2") == names(files)
+    assert sum(len(stored.annotation_ids) for stored in platform.versions[1].stored.values()) == len(PICTURES)
 
 
 def test_pictures_that_are_in_the_version_twice_are_told(platform: Platform, files: list[Path]) -> None:
