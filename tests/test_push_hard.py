@@ -236,7 +236,10 @@ def test_a_fork_that_was_left_under_way_is_waited_for(serve: Serve, files: list[
     with pytest.raises(StageError, match="cannot be reached"):
         push(platform, files)
     assert platform.names("v2.partial") == []
+    copied: list[list[str] | None] = []
+    platform.on("POST .*/assets$", lambda: copied.append(platform.names("v2.partial")))
     push(platform, files)
+    assert copied == [names([])]
     assert platform.names("v2") == names(files)
     assert sum(len(stored.annotation_ids) for stored in platform.versions[1].stored.values()) == len(PICTURES)
 
