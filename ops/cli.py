@@ -53,7 +53,7 @@ def callback() -> None:
     """Keeps `fingers` a group while it has one command."""
 
 
-@app.command()
+@app.command(rich_help_panel="Servers")
 def doctor(
     checks: Annotated[list[str] | None, typer.Argument(help="Only these, as the first column names them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
@@ -74,7 +74,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Servers")
 def up(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
     """Starts S3, PostgreSQL and MLflow here, for this machine alone; writes where, and the keys, into .env.
 
@@ -91,7 +91,7 @@ def up(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = F
     show([asdict(row) for row in stack.up(repository(), os.environ)], as_json=as_json, empty="")
 
 
-@app.command()
+@app.command(rich_help_panel="Servers")
 def down() -> None:
     """Stops the servers that `fingers up` started; what they hold stays.
 
@@ -105,7 +105,7 @@ def down() -> None:
     logger.info("stopped: %s", ", ".join(stopped) or "none ran")
 
 
-@app.command()
+@app.command(rich_help_panel="Servers")
 def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
     """Asks each server that the environment or .env names, here or elsewhere. Exit 1 if one is down, or none is named.
 
@@ -123,7 +123,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Servers")
 def logs(
     server: Annotated[Literal["s3", "postgres", "mlflow"] | None, typer.Argument(help="Only this one.")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Of each, from its end.")] = 20,
@@ -146,7 +146,7 @@ def logs(
 ModelName = Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")]
 
 
-@app.command()
+@app.command(rich_help_panel="Models and runs")
 def models(
     reference: Annotated[
         str | None, typer.Argument(metavar="VERSION", help="A number, an alias, Staging or Production.")
@@ -186,7 +186,7 @@ def models(
         show(told, as_json=as_json, empty=f"{registry.name} has no version yet: dvc repro registers one")
 
 
-@app.command()
+@app.command(rich_help_panel="Models and runs")
 def promote(
     reference: Annotated[str, typer.Argument(metavar="VERSION", help="A number, challenger, or Staging.")],
     force: Annotated[bool, typer.Option("--force", help="Also a version that failed its gates.")] = False,
@@ -206,7 +206,7 @@ def promote(
     logger.info("%s: %s", registry.name, registered.promote(registry, reference, force=force))
 
 
-@app.command()
+@app.command(rich_help_panel="Models and runs")
 def rollback(
     name: ModelName = None,
 ) -> None:
@@ -222,7 +222,7 @@ def rollback(
     logger.info("%s: %s", registry.name, registered.rollback(registry))
 
 
-@app.command()
+@app.command(rich_help_panel="Models and runs")
 def trace(
     reference: Annotated[
         str | None, typer.Argument(metavar="VERSION", help="A number, an alias, Staging or Production.")
@@ -263,7 +263,7 @@ def trace(
         typer.echo("".join(f"\n    {command}" for command in one.commands) + "\n")
 
 
-@app.command()
+@app.command(rich_help_panel="Models and runs")
 def runs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="No more than these.")] = 20,
     status: Annotated[
@@ -303,7 +303,7 @@ def runs(
     show([asdict(row) for row in found] if as_json else rows.of_runs(found), as_json=as_json, empty="no run yet")
 
 
-@app.command()
+@app.command(rich_help_panel="Models and runs")
 def compare(
     a: Annotated[str, typer.Argument(help="A version's number, alias or stage; or a run's id or name.")],
     b: Annotated[str, typer.Argument(help="The other.")],
@@ -339,7 +339,7 @@ def compare(
         show(rows.of_pictures(found, limit), as_json=False, empty="every picture is counted alike")
 
 
-@app.command()
+@app.command(rich_help_panel="Backup")
 def backup(
     path: Annotated[Path | None, typer.Argument(help="A .zip, or a folder for one with the date in its name.")] = None,
     every: Annotated[str | None, typer.Option(help="Goes on for ever, at this interval: 24h, 30m, 7d.")] = None,
@@ -378,7 +378,7 @@ def backup(
     show([{"file": taken.path, "bytes": taken.size, **taken.manifest.counts}], as_json=as_json, empty="")
 
 
-@app.command()
+@app.command(rich_help_panel="Backup")
 def restore(
     file: Annotated[Path, typer.Argument(help="What `fingers backup` wrote.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Lists what would be done, and does nothing.")] = False,
