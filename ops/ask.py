@@ -15,7 +15,7 @@ class NoAnswer(StageError):
 
 def ask_s3(environment: Mapping[str, str]) -> str:
     """Lists the buckets. Raises NoAnswer."""
-    from botocore.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415 -- half a second
+    from botocore.exceptions import (  # noqa: PLC0415 -- half a second
         BotoCoreError,
         ClientError,
     )
@@ -32,8 +32,8 @@ def ask_s3(environment: Mapping[str, str]) -> str:
 
 
 def s3_client(environment: Mapping[str, str]):  # type: ignore[no-untyped-def]  # noqa: ANN201 -- boto3 makes the class at run time
-    import boto3  # type: ignore[import-untyped]  # noqa: PLC0415 -- half a second
-    from botocore.config import Config  # type: ignore[import-untyped]  # noqa: PLC0415
+    import boto3  # noqa: PLC0415 -- half a second
+    from botocore.config import Config  # noqa: PLC0415
 
     return boto3.client(
         "s3",
@@ -48,7 +48,7 @@ def s3_client(environment: Mapping[str, str]):  # type: ignore[no-untyped-def]  
 def ask_postgres(environment: Mapping[str, str]) -> str:
     """One query. Raises NoAnswer."""
     try:
-        import psycopg2  # type: ignore[import-untyped]  # noqa: PLC0415 -- only with the extra `local`
+        import psycopg2  # noqa: PLC0415 -- only with the extra `local`
     except ImportError:
         raise NoAnswer("cannot be asked: psycopg2 is not installed, it comes with the extra `local`") from None
     address = environment["MLFLOW_BACKEND_STORE_URI"].replace("+psycopg2", "", 1)

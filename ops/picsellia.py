@@ -147,8 +147,8 @@ def upload(platform: Platform, files: Sequence[Path]) -> dict[str, Any]:
 
 def send(platform: Platform, lake: Any, files: Sequence[Path], tag: Any) -> dict[str, str]:
     """File name -> why it failed. The SDK raises nothing but when all of them do."""
-    from picsellia.exceptions import NothingDoneError  # type: ignore[import-untyped]  # noqa: PLC0415 -- a second
-    from picsellia.services.error_manager import ErrorManager  # type: ignore[import-untyped]  # noqa: PLC0415
+    from picsellia.exceptions import NothingDoneError  # noqa: PLC0415 -- a second
+    from picsellia.services.error_manager import ErrorManager  # noqa: PLC0415
 
     logging.getLogger("picsellia").setLevel(logging.CRITICAL)  # it logs what this returns, with a traceback each
     errors = ErrorManager()

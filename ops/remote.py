@@ -54,7 +54,7 @@ def check_remote(root: Path) -> Finding:
 
 def stored_and_deleted(filesystem: "FileSystem", folder: str, where: str) -> Finding:
     """One small object in the folder, under a name that nothing else has."""
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415 -- half a second
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 -- half a second
 
     name = f"doctor-{secrets.token_hex(8)}"
     path, content, doing = filesystem.join(folder, name), name.encode(), "write"

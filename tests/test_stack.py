@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-import psycopg2  # type: ignore[import-untyped]
+import psycopg2
 import pytest
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError
 
 from ops import processes, servers, stack
 from ops.ask import ask_postgres, s3_client

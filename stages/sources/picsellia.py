@@ -251,8 +251,8 @@ class Version:
 
     def download(self, listed: Listed, path: Path) -> None:
         """Asks again for an address that has expired, and on 429 and 5xx. Raises Lost."""
-        from picsellia.exceptions import PicselliaError  # type: ignore[import-untyped]  # noqa: PLC0415
-        from picsellia.sdk.asset import Asset  # type: ignore[import-untyped]  # noqa: PLC0415
+        from picsellia.exceptions import PicselliaError  # noqa: PLC0415
+        from picsellia.sdk.asset import Asset  # noqa: PLC0415
         from requests import RequestException  # noqa: PLC0415
 
         data = listed.data.model_dump(mode="json")
@@ -276,7 +276,7 @@ class Platform:
             logging.getLogger(name).addFilter(self.redacted)
         logging.getLogger("picsellia").setLevel(logging.ERROR)  # it greets, and wants to be upgraded
         os.environ.setdefault("PICSELLIA_SDK_CUSTOM_LOGGING", "1")  # else its import sets up logging for everybody
-        from picsellia import Client  # type: ignore[import-untyped]  # noqa: PLC0415 -- a second
+        from picsellia import Client  # noqa: PLC0415 -- a second
         from picsellia.exceptions import ResourceNotFoundError  # noqa: PLC0415
 
         with self.errors():
