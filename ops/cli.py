@@ -183,7 +183,11 @@ def models(
     else:
         found = listed(registry)
         told = [asdict(one) for one in found] if as_json else rows.of_versions(found)
-        show(told, as_json=as_json, empty=f"{registry.name} has no version yet: dvc repro registers one")
+        show(
+            told,
+            as_json=as_json,
+            empty=f"{registry.name} has no version on this server yet: dvc repro -sf register",
+        )
 
 
 @app.command(rich_help_panel="Models and runs")

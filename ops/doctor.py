@@ -226,7 +226,7 @@ def model(root: Path) -> Finding:
         name = os.environ.get("DEFAULT_MODEL_NAME") or load_params(root / PARAMS_FILE).register_.model_name
         return champion(name) or released(root)
     except StageError as error:
-        return failed_by(error, "register it again: dvc repro -f register")
+        return failed_by(error, "register it again: dvc repro -sf register")
 
 
 def champion(name: str) -> Finding | None:

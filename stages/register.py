@@ -64,7 +64,7 @@ def register(
 def draft_release(params: Params, yolo: Path, onnx: Path, evaluation: Path, run: TrackedRun) -> Release:
     """As it is when MLflow cannot be reached: nothing is known of a champion, so the gates are not passed."""
     vocabulary, checkout = read_vocabulary(yolo), read_checkout()
-    scores = checked(Evaluation, evaluation / "metrics.json", "score it again: dvc repro -f evaluate")
+    scores = checked(Evaluation, evaluation / "metrics.json", "score it again: dvc repro -sf evaluate")
     return Release(
         name=params.register_.model_name,
         sha256=sha256_of(onnx),

@@ -73,7 +73,9 @@ class Registry:
         versions, aliases = self.versions(), self.aliases()
         names = [", ".join([v.number, *(a for a, n in aliases.items() if n == v.number)]) for v in versions]
         known = "; ".join(names[:LISTED]) + ("; ..." if len(names) > LISTED else "")
-        raise StageError(f"{self.name}: no version {reference!r}; there is {known or 'none yet: dvc repro'}")
+        raise StageError(
+            f"{self.name}: no version {reference!r}; there is {known or 'none yet here: dvc repro -sf register'}"
+        )
 
     def look_up(self, reference: str) -> Version | None:
         """As find, without the error."""
@@ -183,7 +185,7 @@ class Registry:
             if not found == release.sha256 == version.sha256:
                 raise StageError(
                     f"{self.name} version {version.number}: {ONNX_FILE} has the sha256 {found}, registered was "
-                    f"{version.sha256}: the artifact store changed it; register the model again: dvc repro -f register"
+                    f"{version.sha256}: the artifact store changed it; register the model again: dvc repro -sf register"
                 )
         return release
 

@@ -131,7 +131,7 @@ class Release(Part):
 
 def read_release(path: Path) -> Release:
     """Raises StageError, naming the file and the first field that is not as this program knows it."""
-    return checked(Release, path, "register it again: dvc repro -f register")
+    return checked(Release, path, "register it again: dvc repro -sf register")
 
 
 def checked(model: type[T], path: Path, remedy: str) -> T:

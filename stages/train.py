@@ -124,10 +124,10 @@ def described(path: Path, classes: Sequence[str]) -> Path:
     except FileNotFoundError:
         raise StageError(f"{path}: not found; dvc repro split writes it") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StageError(f"{path}: not YAML: {' '.join(str(error).split())}; dvc repro -f split") from None
+        raise StageError(f"{path}: not YAML: {' '.join(str(error).split())}; dvc repro -sf split") from None
     names = document.get("names") if isinstance(document, dict) else None
     if names != dict(enumerate(classes)):
-        raise StageError(f"{path}: names: {names} are not the classes of the data, {classes}; dvc repro -f split")
+        raise StageError(f"{path}: names: {names} are not the classes of the data, {classes}; dvc repro -sf split")
     return path
 
 

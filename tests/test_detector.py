@@ -60,7 +60,7 @@ def test_a_picture_without_hands_gives_empty_arrays(tmp_path: Path) -> None:
 def test_a_damaged_or_foreign_model_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(write_model(tmp_path / "m.onnx", []).read_bytes()[:100])
-    with pytest.raises(StageError, match=r"damaged.onnx: not a model that OpenVINO reads .*dvc repro -f train"):
+    with pytest.raises(StageError, match=r"damaged.onnx: not a model that OpenVINO reads .*dvc repro -sf train"):
         Detector(damaged, CLASSES, RULES)
     with pytest.raises(StageError, match=r"output \[1,11,8\], expected \[1,84,anchors\] for 80 classes"):
         Detector(tmp_path / "m.onnx", 80, RULES)

@@ -134,7 +134,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, content: bytes |
     path = tmp_path / "gone.png"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StageError, match=r"gone\.png: .*dvc repro -f convert"):
+    with pytest.raises(StageError, match=r"gone\.png: .*dvc repro -sf convert"):
         hash_pictures([path])
 
 

@@ -460,7 +460,7 @@ def test_pictures_do_not_leave_where_no_faces_are_looked_for(clone: Path, platfo
 
 
 def test_without_a_champion_nothing_is_offered(clone: Path, platform: Platform) -> None:
-    with pytest.raises(StageError, match="other: no version 'champion'; there is none yet: dvc repro"):
+    with pytest.raises(StageError, match="other: no version 'champion'; there is none yet here: dvc repro"):
         fingers("push-hard", "camera", "--version", "v2", "--name", "other")
     assert_nothing_was_sent(platform)
 

@@ -262,7 +262,7 @@ def test_without_mlflow_the_release_is_written_and_the_stage_says_what_is_missin
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("metrics.json", {}, "metrics.json: map50: field required; score it again: dvc repro -f evaluate"),
+        ("metrics.json", {}, "metrics.json: map50: field required; score it again: dvc repro -sf evaluate"),
         ("metrics.json", metrics(confidence="high"), "metrics.json: confidence: input should be a valid number"),
         ("metrics.json", [], "metrics.json: the document: input should be"),
     ],

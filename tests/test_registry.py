@@ -37,7 +37,7 @@ def test_a_version_is_found_by_number_alias_and_the_words_of_older_teams(registr
         assert registry.find(reference) == second
     with pytest.raises(StageError, match="fingers: no version '3'; there is 2, challenger; 1, champion"):
         registry.find("3")
-    with pytest.raises(StageError, match="other: no version 'champion'; there is none yet: dvc repro"):
+    with pytest.raises(StageError, match="other: no version 'champion'; there is none yet here: dvc repro"):
         Registry("other").find("champion")
 
 

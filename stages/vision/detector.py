@@ -60,10 +60,10 @@ class Detector:
             )
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise StageError(f"{model}: not a model that OpenVINO reads ({reason}); dvc repro -f train") from None
+            raise StageError(f"{model}: not a model that OpenVINO reads ({reason}); dvc repro -sf train") from None
         inputs, outputs = self._compiled.input(0).partial_shape, self._compiled.output(0).partial_shape
         if not inputs.is_static or list(inputs)[:2] != [1, 3] or inputs[2] != inputs[3]:
-            raise StageError(f"{model}: input {inputs}, expected [1,3,size,size]; dvc repro -f train")
+            raise StageError(f"{model}: input {inputs}, expected [1,3,size,size]; dvc repro -sf train")
         if not outputs.is_static or outputs[1].get_length() != 4 + classes:
             raise StageError(f"{model}: output {outputs}, expected [1,{4 + classes},anchors] for {classes} classes")
         self.image_size: int = inputs[2].get_length()

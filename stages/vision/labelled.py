@@ -38,7 +38,7 @@ class LabelledPicture:
         try:
             return read_image(self.path)
         except Unreadable as error:
-            raise StageError(f"{self.path}: {error}; convert it again: dvc repro -f convert") from None
+            raise StageError(f"{self.path}: {error}; convert it again: dvc repro -sf convert") from None
 
 
 def read_vocabulary(yolo: Path) -> Vocabulary:
@@ -68,12 +68,12 @@ def labelled(picture: Path, classes: int) -> LabelledPicture:
         _, width, height, _ = probe(picture.read_bytes())
         rows = np.array([line.split() for line in labels.read_text().splitlines()], np.float64).reshape(-1, 5)
     except FileNotFoundError as error:
-        raise StageError(f"{error.filename}: not found; convert again: dvc repro -f convert") from None
+        raise StageError(f"{error.filename}: not found; convert again: dvc repro -sf convert") from None
     except Unreadable as error:
-        raise StageError(f"{picture}: {error}; convert it again: dvc repro -f convert") from None
+        raise StageError(f"{picture}: {error}; convert it again: dvc repro -sf convert") from None
     except ValueError:
-        raise StageError(f"{labels}: not five numbers a line; convert it again: dvc repro -f convert") from None
+        raise StageError(f"{labels}: not five numbers a line; convert it again: dvc repro -sf convert") from None
     class_ids = rows[:, 0].astype(np.int64)
     if ((class_ids < 0) | (class_ids >= classes)).any():
-        raise StageError(f"{labels}: class {class_ids.max()} of {classes}; convert it again: dvc repro -f convert")
+        raise StageError(f"{labels}: class {class_ids.max()} of {classes}; convert it again: dvc repro -sf convert")
     return LabelledPicture(picture.stem, picture, width, height, from_yolo(rows[:, 1:], width, height), class_ids)

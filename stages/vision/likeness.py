@@ -136,10 +136,10 @@ def _hash_file(path: Path) -> int | None:
         return perceptual_hash(path.read_bytes())
     except FileNotFoundError:
         raise StageError(
-            f"{path}: not found, though the ledger names it; write it again: dvc repro -f convert"
+            f"{path}: not found, though the ledger names it; write it again: dvc repro -sf convert"
         ) from None
     except Unreadable as why:
-        raise StageError(f"{path}: {why}; write it again: dvc repro -f convert") from None
+        raise StageError(f"{path}: {why}; write it again: dvc repro -sf convert") from None
 
 
 def _distinct(hashes: Sequence[int | None]) -> tuple[Indices, Hashes, Indices]:
