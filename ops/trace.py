@@ -82,9 +82,10 @@ def commands(root: Path, base: str, params: Mapping[str, Any]) -> list[str]:
     """In a shell, at the root of a clone that has the commit base."""
     changes = overrides(yaml.safe_load(_git(root, "show", f"{base}:{PARAMS_FILE}") or "{}"), params)
     settings = "".join(f" -S {shlex.quote(change)}" for change in changes)
-    fetching = "--pull --allow-missing"
-    make = f"./run dvc exp run {fetching}{settings}" if changes else f"./run dvc repro {fetching}"
-    return [f"git checkout {base}", *needed_weights(root, base, str(params["train"]["weights"])), make]
+    differently = [f"./run dvc exp run --pull --allow-missing{settings}"]
+    as_it_was = ["./run dvc pull # brings data and model as they were;", "./run dvc repro -f # makes them again"]
+    weights = needed_weights(root, base, str(params["train"]["weights"]))
+    return [f"git checkout {base}", *weights, *(differently if changes else as_it_was)]
 
 
 def needed_weights(root: Path, base: str, weights: str) -> Iterator[str]:
