@@ -371,6 +371,21 @@ print(json.dumps([[m.step for m in client.get_metric_history(run.info.run_id, "m
 
 
 @pytest.mark.slow
+def test_a_training_that_no_longer_improves_ends_and_its_best_epoch_is_what_is_exported(here: Path) -> None:
+    learning = {"optimizer": "AdamW", "batch_size": 4, "ultralytics": {"lr0": 0.002, "mosaic": 0.0, "nbs": 4}}
+    train(params_with(epochs=80, patience=2, **learning), *PATHS)
+    report = json.loads((here / "models/train/run.json").read_text())
+    assert report["epochs"] == report["best_epoch"] + 2 < 80
+    scores = YOLO(here / "models/detector.pt").val(
+        data="data/splits/data.yaml", imgsz=SIZE, batch=8, workers=0, device="cpu", plots=False, verbose=False
+    )
+    rows = (here / "models/train/epochs.csv").read_text().splitlines()[1:]
+    map50_95 = [float(row.split(",")[COLUMNS.split(",").index("map50_95")]) for row in rows]
+    assert map50_95[report["best_epoch"] - 1] == max(map50_95) > 0
+    assert scores.box.map == pytest.approx(max(map50_95), abs=0.02)
+
+
+@pytest.mark.slow
 def test_a_stage_that_fails_after_its_training_does_not_train_again(here: Path) -> None:
     (here / "models/detector.pt").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
