@@ -116,9 +116,7 @@ def git(root: Path) -> Finding:
     except subprocess.CalledProcessError as error:
         line = next(iter(error.stderr.splitlines()), f"exit {error.returncode}")
         return failed(f"git {error.cmd[1]}: {line}", "DVC needs a repository with a commit: git clone, or git init")
-    return ok(
-        f"{version}, {branch} at {commit}, {changed} files changed" if changed else f"{version}, {branch} at {commit}"
-    )
+    return ok(f"{version}, {branch} at {commit}" + (f", changed files: {changed}" if changed else ""))
 
 
 def disk(root: Path) -> Finding:
@@ -249,7 +247,7 @@ def released(root: Path) -> Finding:
         return skipped("none is registered or released yet: dvc repro makes one")
     release: Release = read_release(manifest)
     if not onnx.exists():
-        return failed("models/release.json is here, models/detector.onnx is not", "dvc pull models/detector.onnx")
+        return failed("models/release.json is here, models/detector.onnx is not", "dvc pull, or dvc repro")
     if sha256_of(onnx) != release.sha256:
         return failed("models/detector.onnx is not the file of models/release.json", "dvc checkout, or dvc repro")
     return ok(f"models/release.json, sha256 {release.sha256[:12]}")

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from dvc.fs import FileSystem
 
 AWAY = ("nobody answers", "start it: fingers up; or correct AWS_ENDPOINT_URL_S3")
-NO_KEY = ("no key is set", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in .env or the environment")
+NO_KEY = (
+    "no key is set",
+    "fingers up makes one; or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in .env or the environment",
+)
 # Of S3, https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and of botocore: cause and remedy.
 REFUSALS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

@@ -424,6 +424,8 @@ def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_goes(
     assert {path.name for path in folder.iterdir()} - {".fingers-backup.lock"} == {"other.zip"}
     with FileLock(folder / ".fingers-backup.lock"), pytest.raises(StageError, match="another backup is being written"):
         take(folder / "backup.zip", source.address)
+    with pytest.raises(StageError, match=r"other\.zip: .*; name a folder that backups can be written to"):
+        take(folder / "other.zip/backup.zip", source.address)
     path = take(folder / "backup.zip", source.address).path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

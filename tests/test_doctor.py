@@ -223,7 +223,7 @@ def test_a_release_whose_file_is_absent_or_another_is_a_failure(checkout: Path) 
     released.model(onnx, count=4)
     assert "is not the file of" in find(checkout, "model").detail
     onnx.unlink()
-    assert find(checkout, "model").remedy == "dvc pull models/detector.onnx"
+    assert find(checkout, "model").remedy == "dvc pull, or dvc repro"
 
 
 def test_a_champion_is_downloaded_and_compared_with_what_was_registered(

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Self, TypeVar
 
 from filelock import FileLock, Timeout
@@ -71,7 +72,7 @@ def new_archive(path: Path) -> Iterator["ArchiveWriter"]:
     """
     folder = path.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_writable(folder)
         with FileLock(folder / ".fingers-backup.lock", timeout=0):
             for left in folder.glob(".*.zip.partial"):
                 shutil.rmtree(left)
@@ -92,6 +93,17 @@ def new_archive(path: Path) -> Iterator["ArchiveWriter"]:
         raise StageError(
             f"{folder}: disk full; nothing was left half-written: free some space, or name another"
         ) from None
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StageError(f"{folder}: {error.strerror}; name a folder that backups can be written to") from None
 
 
 class ArchiveWriter:
