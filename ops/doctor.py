@@ -14,12 +14,13 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from urllib.parse import urlsplit
 
+from ops.artifacts import probe_artifacts
 from ops.ask import NoAnswer, ask_mlflow, ask_postgres
 from ops.finding import Finding, failed, failed_by, ok, skipped
 from ops.remote import check_remote, first_line
 from stages.files import sha256_of
 from stages.lineage import local_folder
-from stages.mlflow_client import ServerAway, probe_artifacts, tracking_uri, without_password
+from stages.mlflow_client import ServerAway, tracking_uri, without_password
 from stages.params import PARAMS_FILE, StageError, load_params
 from stages.registry import Registry
 from stages.release import Release, read_release

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from stages.lineage import local_folder
@@ -88,30 +86,6 @@ def probe(address: str) -> None:
             f"MLFLOW_TRACKING_URI: {without_password(address)} is no MLflow server: it answers {answer.status_code} "
             f"{_first_line(answer.text)!r}; give the address of one, or unset it to use {local_folder() / 'mlflow'}"
         )
-
-
-def probe_artifacts(address: str, name: str) -> str:
-    """Where the experiment keeps artifacts, once one of that name was written there, read, deleted. Raises as connect.
-
-    By the same classes that log and download them, so that proxied ones go through the server and others do not.
-    """
-    client = connect(address)
-    with mlflow_errors(address), TemporaryDirectory() as folder:
-        from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 -- seconds
-            get_artifact_repository,
-        )
-
-        experiment = client.get_experiment_by_name(experiment_name()) or client.get_experiment("0")
-        repository = get_artifact_repository(experiment.artifact_location, tracking_uri=address)
-        path = Path(folder) / name
-        path.write_text(name)
-        repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
-        path.unlink()
-        repository.download_artifacts(name, folder)  # type: ignore[no-untyped-call]
-        repository.delete_artifacts(name)  # type: ignore[no-untyped-call]
-        if path.read_text() != name:
-            raise StageError(f"{experiment.artifact_location}: what is read is not what was written")
-        return str(experiment.artifact_location)
 
 
 def pages(search: Callable[[str | None], "PagedList[T]"]) -> Iterator[T]:

@@ -17,7 +17,14 @@ MODULES = sorted(path for folder in ("stages", "serve", "ops") for path in (ROOT
 HOMES = {
     "ultralytics": ["stages/train.py", "stages/training/"],
     "torch": ["stages/train.py", "stages/training/"],
-    "mlflow": ["stages/mlflow_client.py", "stages/tracking.py", "stages/registry.py", "stages/runs.py", "ops/backup/"],
+    "mlflow": [
+        "stages/mlflow_client.py",
+        "stages/tracking.py",
+        "stages/registry.py",
+        "stages/runs.py",
+        "ops/artifacts.py",
+        "ops/backup/",
+    ],
     "picsellia": ["stages/sources/picsellia.py", "ops/picsellia.py"],
     "litserve": ["serve/"],
     "openvino": ["stages/vision/detector.py", "stages/vision/faces.py"],
