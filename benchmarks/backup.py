@@ -8,18 +8,16 @@ From one platform (PostgreSQL, S3, MLflow) to another, both started for it as `f
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Metric
 from tqdm import tqdm
 
+from benchmarks.cost import Cost, cost_of
 from ops import stack
 from ops.dotenv import read_dotenv
 from ops.processes import free_ports
@@ -28,14 +26,6 @@ from stages.mlflow_client import connect
 ROOT = Path(__file__).resolve().parent.parent
 POINTS = 1000  # of each metric
 ARTIFACT = 20_000  # bytes, one a run
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one command took."""
-
-    seconds: float
-    peak_mb: float
 
 
 def main() -> None:
@@ -88,16 +78,9 @@ def fill(address: str, experiment: str, runs: int, metrics: int) -> None:
 
 def fingers(environment: dict[str, str], *arguments: str) -> Cost:
     """The command as a person runs it, in a process of its own."""
-    start = time.perf_counter()
     command = [str(Path(sys.executable).parent / "fingers"), *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"fingers {arguments[0]} ended with {process.returncode}")
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KB elsewhere
-    return Cost(seconds, usage.ru_maxrss / unit)
+    with tempfile.TemporaryDirectory() as folder:
+        return cost_of(command, folder=ROOT, environment=os.environ | environment, report=Path(folder) / "cost.json")
 
 
 def table(rows: Sequence[tuple[str, int, Cost]], sizes: dict[str, int]) -> str:

@@ -7,14 +7,10 @@ import argparse
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from benchmarks.cost import Cost, cost_of
 from stages.files import write_json
 from stages.vision.images import encode_jpeg
 
@@ -30,14 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent
 COUNTS = [1_000, 10_000, 100_000]
 FRAMES = 20  # pictures a session
 WIDTH, HEIGHT = 320, 240
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one stage took."""
-
-    seconds: float
-    peak_mb: float
 
 
 def main() -> None:
@@ -55,9 +44,7 @@ def main() -> None:
 def measure(folder: Path, count: int) -> tuple[Cost, Cost]:
     shutil.copy(ROOT / "params.yaml", folder)
     classes = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))["convert"]["classes"]
-    # In a process of its own: on Linux a child's peak begins at the size of the process that starts it.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as drawing:
-        drawing.submit(write_raw, folder / "raw", count, classes).result()
+    write_raw(folder / "raw", count, classes)
     converting = run(folder, "convert", "raw", "yolo")
     return converting, run(folder, "split", "yolo", "splits", "sides.csv")
 
@@ -110,16 +97,9 @@ def smooth(rng: np.random.Generator, cells: tuple[int, int]) -> Any:
 
 def run(folder: Path, stage: str, *paths: str) -> Cost:
     """The stage as DVC runs it, in a process of its own: its start is part of the time."""
-    start = time.perf_counter()
     command = [sys.executable, "-m", f"stages.{stage}", *paths]
-    process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{stage} ended with {process.returncode}")
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KB elsewhere
-    return Cost(seconds, usage.ru_maxrss / unit)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return cost_of(command, folder=folder, environment=environment, report=folder / "cost.json")
 
 
 def table(rows: Sequence[tuple[int, Cost, Cost]]) -> str:
