@@ -375,7 +375,7 @@ def test_a_server_killed_while_it_is_logged_to_loses_and_doubles_nothing(
         client = connect(server.address)
         assert len(runs()) == 2
         for key, epochs in (("k", 8), ("other", 2)):
-            (found,) = [found for found in runs() if found.data.tags["training_key"] == key]
+            (found,) = [found for found in runs() if found.data.tags.get("training_key") == key]
             assert epochs_of(found.info.run_id) == [(n, n / 10) for n in range(1, epochs + 1)]
             assert found.info.status == "FINISHED"
         assert run.run_id
@@ -426,7 +426,7 @@ for epoch in range(1, 10_000):
         last = next(int(line) for line in process.stdout if int(line) >= 20)
         process.send_signal(signal.SIGKILL)
     train("killed", range(last - 5, 10_000)[:200], resume=True)
-    (run,) = [run for run in runs() if run.data.tags["training_key"] == "killed"]
+    (run,) = [run for run in runs() if run.data.tags.get("training_key") == "killed"]
     steps = [step for step, _ in epochs_of(run.info.run_id)]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= last + 100
