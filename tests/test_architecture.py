@@ -138,4 +138,5 @@ def test_the_remote_carries_no_secret_and_dvc_phones_nobody() -> None:
     config = (ROOT / ".dvc/config").read_text()
     assert "url = s3://dvc" in config
     assert "analytics = false" in config
+    assert "check_update = false" in config
     assert not re.search(r"key|secret|password|token", config)
