@@ -136,7 +136,12 @@ def _unreachable() -> tuple[type[Exception], ...]:
 
 
 def _away(address: str, error: Exception) -> ServerAway:
-    return ServerAway(f"MLflow at {without_password(address)} cannot be reached: {_first_line(str(error))}")
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(timed out)", str(error))
+    reason = (found[1] or found[2]).lower() if found else _first_line(str(error))
+    return ServerAway(
+        f"MLflow at {without_password(address)} cannot be reached ({reason}); "
+        "start it: fingers up; or correct MLFLOW_TRACKING_URI"
+    )
 
 
 def _no_entry(address: str, answer: str) -> StageError:
