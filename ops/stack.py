@@ -26,6 +26,7 @@ ASK: dict[str, tuple[str, Callable[[Mapping[str, str]], str]]] = {  # by server:
     "mlflow": ("MLFLOW_TRACKING_URI", ask_mlflow),
 }
 START_SECONDS = 60
+RELEASE_SECONDS = 3
 LARGE_LOG = 10_000_000  # bytes
 FOLLOW_SECONDS = 0.3
 
@@ -110,12 +111,15 @@ def home(root: Path) -> Path:
 
 
 def refuse_taken_port(server: Server) -> None:
-    """Raises StageError when another program has it."""
-    if server.port and not processes.marked(server.mark) and not processes.is_free(server.port):
-        raise StageError(
-            f"port {server.port} for {server.name} is taken by {processes.owner(server.port)}: "
-            f"stop that, or set {server.port_setting} to another in .env"
-        )
+    """Raises StageError when another program has it; one that was just killed gives it back a moment later."""
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while server.port and not processes.marked(server.mark) and not processes.is_free(server.port):
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"port {server.port} for {server.name} is taken by {processes.owner(server.port)}: "
+                f"stop that, or set {server.port_setting} to another in .env"
+            )
+        time.sleep(0.05)
 
 
 def launch(server: Server, undo: ExitStack) -> "Popen[bytes] | None":
