@@ -93,7 +93,7 @@ def hardest(
 
 def judge(path: Path, blurred: Blurred, detector: Detector, release: Release) -> HardPicture:
     threshold = release.thresholds.confidence
-    seen = detector(blurred.image)
+    seen = detector(blurred)
     shown = seen.above(threshold)
     return HardPicture(
         path=path,

@@ -105,12 +105,12 @@ def usable(precisions: Sequence[Precision]) -> list[Precision]:
 
 def detect(detector: Detector, pictures: Sequence[LabelledPicture]) -> tuple[list[Detections], npt.NDArray[np.float64]]:
     """Detections, and the detector's own time for each picture in ms, after one warm-up."""
-    detector(pictures[0].image())
+    detector(pictures[0].read())
     detections, milliseconds = [], []
     for picture in tqdm(pictures, desc="evaluate", unit="picture", disable=None, delay=2):
-        image = picture.image()
+        blurred = picture.read()
         started = time.perf_counter()
-        detections.append(detector(image))
+        detections.append(detector(blurred))
         milliseconds.append((time.perf_counter() - started) * 1000)
     return detections, np.array(milliseconds)
 
@@ -175,13 +175,13 @@ def input_profile(train: Sequence[LabelledPicture], detector: Detector, confiden
     """Quantiles of what the training pictures look like: what later inputs are held against for drift."""
     rows: dict[str, list[float]] = {"width": [], "height": [], "brightness": [], "sharpness": [], "confidence": []}
     for picture in tqdm(train, desc="input profile", unit="picture", disable=None, delay=2):
-        image = picture.image()
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        rows["width"].append(image.shape[1])
-        rows["height"].append(image.shape[0])
+        blurred = picture.read()
+        grey = cv2.cvtColor(blurred.image, cv2.COLOR_RGB2GRAY)
+        rows["width"].append(blurred.image.shape[1])
+        rows["height"].append(blurred.image.shape[0])
         rows["brightness"].append(float(grey.mean()))  # 0 to 255
         rows["sharpness"].append(float(cv2.Laplacian(grey, cv2.CV_64F).var()))  # variance of the Laplacian
-        rows["confidence"] += detector(image, confidence).scores.tolist()
+        rows["confidence"] += detector(blurred, confidence).scores.tolist()
     return {name: quantiles(values) for name, values in rows.items()} | {"pictures": len(train)}
 
 

@@ -51,7 +51,7 @@ def train(params: Params, yolo: Path, splits: Path, detector: Path, onnx: Path, 
         state = fit(settings, made_with["threads"], checkpoints, state, reports / "epochs.csv", run)
         trained = write_detector(checkpoints.folder / "detector.pt", state, vocabulary.classes, asked.image_size)
         exported = write_onnx(trained, asked.image_size)
-        apart = check_onnx(exported, trained, asked.image_size, [picture.image() for picture in val[:CHECKED]])
+        apart = check_onnx(exported, trained, asked.image_size, [picture.read().image for picture in val[:CHECKED]])
         write_bytes(detector, trained.read_bytes())
         write_bytes(onnx, exported.read_bytes())
         outcome = {"epochs": len(state["history"]), "best_epoch": state["best_epoch"], "export_difference": apart}

@@ -12,6 +12,8 @@ import yaml
 
 from stages.files import write_json
 from stages.params import Params, parse_params
+from stages.vision.boxes import no_boxes
+from stages.vision.faces import Blurred
 from stages.vision.images import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,11 @@ def noise(seed: int, width: int = 64, height: int = 48) -> Image:
     """A picture that resembles no other: (H, W, 3) RGB."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+
+
+def blurred_noise(seed: int, width: int = 64, height: int = 48) -> Blurred:
+    """Such a picture, which shows no face."""
+    return Blurred(noise(seed, width, height), no_boxes())
 
 
 def png(image: Image) -> bytes:

@@ -40,7 +40,7 @@ from stages.vision.detector import Detector, finger_count
 from tests.mlflow_sample import Sample, fill, in_files, on_platform, served, write
 from tests.mlflow_server import MlflowServer, server_in
 from tests.mlflow_tables import differences
-from tests.native import ROOT, noise
+from tests.native import ROOT, blurred_noise
 from tests.platform import start_platform
 from tests.released import CLASSES, COUNTS, SIZE, model, release
 
@@ -344,7 +344,7 @@ def test_the_champion_loads_from_the_server_it_was_restored_to(
     found = Registry("fingers").download(champion, tmp_path / "files")
     assert found == release(onnx, run_id), "the release is as it was signed: it names the run by its first id"
     detector = Detector(tmp_path / "files" / found.file, len(CLASSES), DetectParams(iou=0.6, max_boxes=20))
-    assert finger_count(detector(noise(0, SIZE, SIZE), 0.4).class_ids, COUNTS) == 3
+    assert finger_count(detector(blurred_noise(0, SIZE, SIZE), 0.4).class_ids, COUNTS) == 3
 
 
 def test_a_version_keeps_its_files_where_mlflow_has_them(new_store: NewStore, tmp_path: Path) -> None:

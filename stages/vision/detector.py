@@ -12,6 +12,7 @@ import openvino
 
 from stages.params import DetectParams, StageError
 from stages.vision.boxes import Boxes, Scores, clip, suppress
+from stages.vision.faces import Blurred
 from stages.vision.images import Image
 
 Precision = Literal["f32", "bf16"]
@@ -70,7 +71,9 @@ class Detector:
         self._rules = rules
         self._canvas = np.full((self.image_size, self.image_size, 3), PADDING, np.uint8)
 
-    def __call__(self, image: Image, confidence: float = 0.001) -> Detections:
+    def __call__(self, picture: Blurred, confidence: float = 0.001, iou: float | None = None) -> Detections:
+        """iou None: the overlap that the rules allow. Nothing but what the faces module has blurred is looked at."""
+        image = picture.image
         tensor, scale, (left, top) = self._letterbox(image)
         rows = self._compiled(tensor)[0][0].T  # (anchors, 4 + classes): centre, size, then a score a class
         class_ids = rows[:, 4:].argmax(axis=1)
@@ -79,7 +82,7 @@ class Detector:
         rows, class_ids, scores = rows[candidates], class_ids[candidates], scores[candidates]
         half = rows[:, 2:4] / 2
         corners = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
-        kept = suppress(corners, scores, self._rules.iou, self._rules.max_boxes)
+        kept = suppress(corners, scores, self._rules.iou if iou is None else iou, self._rules.max_boxes)
         height, width = image.shape[:2]
         padding = np.array([left, top, left, top], np.float32)
         boxes = clip(((corners[kept] - padding) / scale).astype(np.float32), width, height)

@@ -41,7 +41,7 @@ def wrong_hands(picture: LabelledPicture, seen: Detections, classes: int) -> int
 def panel(picture: LabelledPicture, seen: Detections, classes: Sequence[str], caption: str) -> Image:
     """The picture under its caption, scaled so that lines and letters keep one size."""
     scale = LONGER_SIDE / max(picture.width, picture.height)
-    image = cv2.resize(picture.image(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    image = cv2.resize(picture.read().image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
     image = drawn(image, picture.boxes * scale, picture.class_ids, classes, GREEN)
     image = drawn(image, seen.boxes * scale, seen.class_ids, classes, RED)
     image = cv2.copyMakeBorder(image, CAPTION, 0, 0, 0, cv2.BORDER_CONSTANT, value=WHITE).astype(np.uint8)

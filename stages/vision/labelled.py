@@ -10,7 +10,8 @@ from stages.files import read_json
 from stages.params import StageError
 from stages.vision.boxes import Boxes, from_yolo
 from stages.vision.detector import ClassIds
-from stages.vision.images import Image, Unreadable, probe, read_image
+from stages.vision.faces import Blurred, read_blurred
+from stages.vision.images import Unreadable, probe
 
 Split = Literal["train", "val", "test"]
 
@@ -34,9 +35,9 @@ class LabelledPicture:
     boxes: Boxes
     class_ids: ClassIds
 
-    def image(self) -> Image:
+    def read(self) -> Blurred:
         try:
-            return read_image(self.path)
+            return read_blurred(self.path)
         except Unreadable as error:
             raise StageError(f"{self.path}: {error}; convert it again: dvc repro -sf convert") from None
 

@@ -169,4 +169,4 @@ def counts_by(
     detector: Detector, pictures: Sequence[LabelledPicture], confidence: float, counts: Sequence[int | None]
 ) -> Counts:
     """What a released model counts on each of pictures, with its own threshold."""
-    return seen_counts([detector(picture.image(), confidence) for picture in pictures], counts)
+    return seen_counts([detector(picture.read(), confidence) for picture in pictures], counts)
