@@ -1,4 +1,4 @@
-"""data/raw -> pictures with YOLO labels, and the ledger: where each asset went, what was dropped and why."""
+"""data/raw -> pictures without faces, YOLO labels, and the ledger: where each asset went, what was dropped and why."""
 
 import hashlib
 import logging
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from stages.files import whole_directory, write_json
 from stages.launch import launch
-from stages.params import ConvertParams, Params, StageError
+from stages.params import ConvertParams, FaceParams, Params, StageError
 from stages.vision import images
 from stages.vision.annotations import (
     Annotation,
@@ -28,6 +29,7 @@ from stages.vision.annotations import (
     read_labels,
 )
 from stages.vision.boxes import Boxes, area, clip, iou, to_yolo
+from stages.vision.faces import Blur, Blurred
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Entry:
     sha256: str | None = None  # of the picture as written
     width: int | None = None
     height: int | None = None
+    faces: int = 0  # hidden
     boxes: dict[str, int] = field(default_factory=dict)  # class -> how many were kept
     dropped_boxes: list[dict[str, str]] = field(default_factory=list)
     other_shapes: dict[str, int] = field(default_factory=dict)  # drawn beside the rectangles, unused
@@ -69,7 +72,7 @@ def convert(params: Params, raw: Path, yolo: Path) -> None:
     with whole_directory(yolo) as out:
         (out / "images").mkdir()
         (out / "labels").mkdir()
-        entries = dict(convert_each(assets, annotations, rules, raw, out))
+        entries = dict(convert_each(assets, annotations, rules, params.faces, raw, out))
         check_losses(entries, rules)
         write_json(out / "ledger.json", ledger(entries, rules))
     logger.info("%s", in_words(entries))
@@ -122,16 +125,25 @@ def convert_each(
     assets: Sequence[Asset],
     annotations: Mapping[str, Sequence[Annotation]],
     rules: ConvertParams,
+    faces: FaceParams,
     raw: Path,
     out: Path,
 ) -> Iterator[tuple[str, Entry]]:
-    """Decoding leaves Python's lock, so threads fill the cores; pictures in memory: one a thread."""
+    """Decoding and finding faces leave Python's lock, so threads fill the cores; pictures in memory: one a thread."""
+    threads = os.cpu_count() or 1
+    idle = SimpleQueue[Blur]()
+    for _ in range(threads):
+        idle.put(Blur(faces, threads=1))  # f32 in one thread: the same boxes whatever the processor has
 
     def one(asset: Asset) -> Entry:
-        return convert_one(asset, annotations.get(asset.id, ()), rules, raw, out)
+        blur = idle.get()
+        try:
+            return convert_one(asset, annotations.get(asset.id, ()), rules, blur, raw, out)
+        finally:
+            idle.put(blur)
 
     bar = tqdm(total=len(assets), desc="convert", unit="picture", disable=None, delay=2)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+    with ThreadPoolExecutor(threads) as pool, bar:
         for start in range(0, len(assets), BATCH):
             batch = assets[start : start + BATCH]
             for asset, entry in zip(batch, pool.map(one, batch), strict=True):
@@ -139,18 +151,21 @@ def convert_each(
                 yield asset.id, entry
 
 
-def convert_one(asset: Asset, annotations: Sequence[Annotation], rules: ConvertParams, raw: Path, out: Path) -> Entry:
+def convert_one(
+    asset: Asset, annotations: Sequence[Annotation], rules: ConvertParams, blur: Blur, raw: Path, out: Path
+) -> Entry:
     entry = partial(Entry, file_name=asset.file_name, source=asset.source, tags=sorted(asset.tags))
     if asset.unusable:
         return entry(outcome="excluded", reason=asset.unusable)
     try:
         accepted = accepted_annotation(annotations)
-        content, image = readable(asset, (raw / "images" / asset.file).read_bytes())
+        extension, image = readable(asset, (raw / "images" / asset.file).read_bytes())
         height, width = image.shape[:2]
         names, boxes, dropped = usable_boxes(accepted.rectangles, rules, width, height)
     except Excluded as reason:
         return entry(outcome="excluded", reason=str(reason))
-    extension, content = published(content, image)
+    blurred = blur(image)
+    extension, content = published(blurred, extension)
     (out / "images" / f"{asset.id}{extension}").write_bytes(content)
     label_file = out / "labels" / f"{asset.id}.txt"
     label_file.write_text(yolo_lines(names, boxes, rules.classes, width, height), encoding="utf-8", newline="\n")
@@ -160,6 +175,7 @@ def convert_one(asset: Asset, annotations: Sequence[Annotation], rules: ConvertP
         sha256=hashlib.sha256(content).hexdigest(),
         width=width,
         height=height,
+        faces=len(blurred.faces),
         boxes=dict(sorted(Counter(names).items())),
         dropped_boxes=dropped,
         other_shapes=accepted.other_shapes(),
@@ -178,17 +194,19 @@ def accepted_annotation(annotations: Sequence[Annotation]) -> Annotation:
     return accepted
 
 
-def readable(asset: Asset, content: bytes) -> tuple[bytes, images.Image]:
+def readable(asset: Asset, content: bytes) -> tuple[str, images.Image]:
+    """The extension that the bytes call for, and the pixels, upright."""
     if hashlib.sha256(content).hexdigest() != asset.sha256:
         raise Excluded("altered: its bytes are not those that were pulled")
     try:
+        extension, *_ = images.probe(content)
         image = images.decode(content)
     except images.Unreadable as error:
         raise Excluded(f"unreadable: {error}") from None
     height, width = image.shape[:2]
     if (asset.width or width, asset.height or height) != (width, height):
         raise Excluded(f"size differs: {width}x{height} decoded, {asset.width}x{asset.height} annotated")
-    return content, image
+    return extension, image
 
 
 def usable_boxes(
@@ -220,13 +238,15 @@ def usable_boxes(
     return [names[i] for i in kept], clipped[kept], dropped
 
 
-def published(content: bytes, image: images.Image) -> tuple[str, bytes]:
+def published(picture: Blurred, extension: str) -> tuple[str, bytes]:
     """The picture that training, scoring and people will see, and its extension: the one place pixels pass through.
 
-    Bytes that show the picture upright already are kept as they are: DVC stores them once for raw and yolo.
+    Made from the pixels alone, also where no face was found: metadata, thumbnails and what follows a file's end stay
+    behind. What came as JPEG is a JPEG again, of a quality that training does not notice; all else keeps every pixel.
     """
-    extension, _, _, upright = images.probe(content)
-    return (extension, content) if upright else (".jpg", images.encode_jpeg(image))
+    if extension == ".jpg":
+        return ".jpg", images.encode_jpeg(picture.image)
+    return ".png", images.encode_png(picture.image)
 
 
 def yolo_lines(names: Sequence[str], boxes: Boxes, classes: Sequence[str], width: int, height: int) -> str:
@@ -266,6 +286,7 @@ def ledger(entries: Mapping[str, Entry], rules: ConvertParams) -> dict[str, obje
             "excluded": kinds(entry.reason for entry in entries.values()),
             "boxes": {name: boxes[name] for name in rules.classes},
             "dropped_boxes": kinds(box["reason"] for entry in kept for box in entry.dropped_boxes),
+            "faces": sum(entry.faces for entry in kept),
         },
         "assets": {asset_id: vars(entry) for asset_id, entry in entries.items()},
     }
@@ -276,6 +297,7 @@ def in_words(entries: Mapping[str, Entry]) -> str:
     excluded = [entry.reason for entry in entries.values() if entry.reason]
     dropped = [box["reason"] for entry in kept for box in entry.dropped_boxes]
     words = f"{len(kept)} pictures, {sum(sum(entry.boxes.values()) for entry in kept)} boxes"
+    words += f"; hid {sum(entry.faces for entry in kept)} faces"
     words += f"; excluded {len(excluded)}{f' ({by_kind(excluded)})' if excluded else ''}"
     return words + (f"; dropped {len(dropped)} boxes ({by_kind(dropped)})" if dropped else "")
 

@@ -1,6 +1,7 @@
 """What convert keeps, drops, refuses, and writes down."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,19 +19,27 @@ from PIL import Image as PillowImage
 
 from stages.convert import Excluded, convert, usable_boxes
 from stages.files import write_json
-from stages.params import StageError
+from stages.params import Params, StageError
+from stages.vision import faces
 from stages.vision.annotations import Rectangle
-from stages.vision.images import decode
+from stages.vision.boxes import Boxes
+from stages.vision.faces import regions
+from stages.vision.images import Image, decode, read_image
 from tests.native import ROOT, Item, accepted, noise, one_of_each_class, params, png, rectangle, write_raw
 
 PENDING = {"status": "PENDING", "rectangles": [rectangle("1")]}
 REFUSED = {"status": "REFUSED", "rectangles": [rectangle("1")]}
 
 
+def drawn(**changes: object) -> Params:
+    """No face is looked for in pictures that show none: compiling the network takes longer than all the rest."""
+    return params(**{"faces.detector": "none", **changes})
+
+
 def converted(tmp_path: Path, items: dict[str, Item], **changes: object) -> dict[str, Any]:
     """The ledger after converting one picture of each class, and items."""
     raw = write_raw(tmp_path / "raw", one_of_each_class() | items)
-    convert(params(**{"convert.max_excluded": 0.9, **changes}), raw, tmp_path / "yolo")
+    convert(drawn(**{"convert.max_excluded": 0.9, **changes}), raw, tmp_path / "yolo")
     ledger: dict[str, Any] = json.loads((tmp_path / "yolo/ledger.json").read_text())
     return ledger
 
@@ -120,11 +129,55 @@ def test_a_picture_on_its_side_is_turned_upright_and_annotated_as_displayed(tmp_
     assert pixels.shape[:2] == (64, 48)
 
 
-def test_an_upright_picture_keeps_its_bytes(tmp_path: Path) -> None:
-    entry = converted(tmp_path, {})["assets"]["class-1"]
+@pytest.fixture
+def one_face(monkeypatch: pytest.MonkeyPatch) -> Boxes:
+    """In every picture a face is found there: (1, 4) px."""
+    box = np.array([[20, 10, 44, 40]], np.float32)
+    monkeypatch.setitem(faces.FINDERS, "haar", lambda confidence, threads: lambda image: (box, np.ones(1, np.float32)))
+    return box
+
+
+def test_faces_are_hidden_in_what_is_written_and_counted(tmp_path: Path, one_face: Boxes) -> None:
+    ledger = converted(tmp_path, {"refused": Item([REFUSED])}, **{"faces.detector": "haar", "faces.method": "solid"})
+    assert ledger["summary"]["faces"] == 7
+    expected = dict.fromkeys(one_of_each_class(), 1) | {"refused": 0}
+    assert {asset_id: entry["faces"] for asset_id, entry in ledger["assets"].items()} == expected
+    ((left, top, right, bottom),) = regions(one_face, params().faces.margin, 64, 48)
+    for path in (tmp_path / "yolo/images").iterdir():
+        hidden = np.zeros((48, 64), bool)
+        hidden[top:bottom, left:right] = True
+        written, original = read_image(path), noise(int(path.stem.removeprefix("class-").replace("unknown", "6")))
+        assert not written[hidden].any()
+        assert (written[~hidden] == original[~hidden]).all()
+
+
+def test_a_face_detector_that_fails_leaves_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(image: Image) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setitem(faces.FINDERS, "haar", lambda confidence, threads: broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        converted(tmp_path, {}, **{"faces.detector": "haar"})
+    assert os.listdir(tmp_path) == ["raw"]
+
+
+@pytest.mark.parametrize(("kind", "extension"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".png"), ("BMP", ".png")])
+def test_nothing_but_pixels_is_written(tmp_path: Path, kind: str, extension: str) -> None:
+    """Metadata, thumbnails in it, and what follows the picture's end can show the face that the pixels hide."""
+    secret = b"a face in a thumbnail"
+    exif = PillowImage.Exif()
+    exif[0x010E] = secret.decode()
+    with io.BytesIO() as file:
+        PillowImage.fromarray(noise(9)).save(file, kind, exif=exif, lossless=True)
+        content = file.getvalue() + secret
+    assert content.count(secret) == (1 if kind == "BMP" else 2)
+    entry = converted(tmp_path, {"it": Item([accepted(rectangle("1"))], content=content)})["assets"]["it"]
     written = (tmp_path / "yolo" / entry["file"]).read_bytes()
-    assert written == (tmp_path / "raw/images/class-1.png").read_bytes()
+    assert secret not in written
+    assert entry["file"] == f"images/it{extension}"
     assert entry["sha256"] == hashlib.sha256(written).hexdigest()
+    apart = np.abs(decode(written).astype(int) - decode(content).astype(int)).mean()
+    assert apart < (5 if kind == "JPEG" else 1e-9)
 
 
 def test_a_class_left_without_a_box_fails_the_stage_and_names_what_was_excluded(tmp_path: Path) -> None:
@@ -132,8 +185,8 @@ def test_a_class_left_without_a_box_fails_the_stage_and_names_what_was_excluded(
     items["class-4"] = Item([REFUSED])
     raw = write_raw(tmp_path / "raw", items)
     with pytest.raises(StageError, match=r"no box left of class 4; .*class-4: annotation refused"):
-        convert(params(**{"convert.max_excluded": 0.9}), raw, tmp_path / "yolo")
-    convert(params(**{"convert.max_excluded": 0.9, "convert.may_be_absent": [4]}), raw, tmp_path / "yolo")
+        convert(drawn(**{"convert.max_excluded": 0.9}), raw, tmp_path / "yolo")
+    convert(drawn(**{"convert.max_excluded": 0.9, "convert.may_be_absent": [4]}), raw, tmp_path / "yolo")
 
 
 def test_too_many_exclusions_fail_the_stage_and_leave_nothing(tmp_path: Path) -> None:
@@ -162,7 +215,7 @@ def test_files_of_another_shape_name_file_field_and_value(
     raw = write_raw(tmp_path / "raw", one_of_each_class())
     (raw / file).write_text(content)
     with pytest.raises(StageError, match=message) as error:
-        convert(params(), raw, tmp_path / "yolo")
+        convert(drawn(), raw, tmp_path / "yolo")
     assert "\n" not in str(error.value)
 
 
@@ -170,10 +223,10 @@ def test_pictures_and_assets_must_name_the_same_files(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", one_of_each_class())
     (raw / "images/class-1.png").rename(raw / "images/stray.png")
     with pytest.raises(StageError, match=r"1 pictures are not in images/, first class-1.png; pull again"):
-        convert(params(), raw, tmp_path / "yolo")
+        convert(drawn(), raw, tmp_path / "yolo")
     (raw / "images/class-1.png").write_bytes(b"")
     with pytest.raises(StageError, match=r"1 files not in assets.json, first stray.png"):
-        convert(params(), raw, tmp_path / "yolo")
+        convert(drawn(), raw, tmp_path / "yolo")
 
 
 def test_two_assets_with_one_id_are_refused(tmp_path: Path) -> None:
@@ -181,7 +234,7 @@ def test_two_assets_with_one_id_are_refused(tmp_path: Path) -> None:
     assets = json.loads((raw / "assets.json").read_text())
     write_json(raw / "assets.json", [*assets, assets[0]])
     with pytest.raises(StageError, match=r"id 'class-0' stands twice"):
-        convert(params(), raw, tmp_path / "yolo")
+        convert(drawn(), raw, tmp_path / "yolo")
 
 
 ANNOTATIONS = st.lists(
@@ -240,7 +293,7 @@ def test_kept_boxes_lie_inside_the_picture(corners: list[tuple[float, float, flo
 def test_the_same_raw_gives_the_same_bytes(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", one_of_each_class())
     for name in ("a", "b"):
-        convert(params(), raw, tmp_path / name)
+        convert(drawn(), raw, tmp_path / name)
     files = [sorted((p.relative_to(tmp_path / n), p.read_bytes()) for p in (tmp_path / n).rglob("*.*")) for n in "ab"]
     assert files[0] == files[1]
 

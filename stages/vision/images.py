@@ -89,7 +89,16 @@ def is_complete(content: bytes, extension: str) -> bool:
 
 def encode_jpeg(image: Image, quality: int = 95) -> bytes:
     """image RGB -> JPEG bytes without any metadata."""
-    done, buffer = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_png(image: Image) -> bytes:
+    """image RGB -> PNG bytes, every pixel as it is, without any metadata."""
+    return _encoded(".png", image, [])
+
+
+def _encoded(extension: str, image: Image, settings: list[int]) -> bytes:
+    done, buffer = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     if not done:
         raise ValueError(f"cannot encode a picture of shape {image.shape}")
     return buffer.tobytes()
