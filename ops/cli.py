@@ -146,6 +146,26 @@ def logs(
 ModelName = Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")]
 
 
+@app.command(rich_help_panel="Servers")
+def serve(
+    port: Annotated[int | None, typer.Option(help="Instead of PORT, or 8000.")] = None,
+    device: Annotated[str | None, typer.Option(help="Instead of SERVE_DEVICE: auto, cpu, cuda, tensorrt.")] = None,
+) -> None:
+    """Answer HTTP: count fingers in pictures, faces hidden first. Ctrl-C ends it.
+
+    With MLFLOW_TRACKING_URI set it serves the registry's champion, else models/release.json. All settings are in
+    .env.example; http://127.0.0.1:8000/docs says what it answers.
+
+    Examples: fingers serve;  curl -F file=@hand.jpg http://127.0.0.1:8000/predict
+    """
+    from serve.server import serve as run  # noqa: PLC0415
+    from serve.settings import read_settings  # noqa: PLC0415
+
+    given = {"PORT": port, "SERVE_DEVICE": device}
+    settings = read_settings({**os.environ, **{name: str(value) for name, value in given.items() if value is not None}})
+    raise typer.Exit(run(settings))
+
+
 @app.command(rich_help_panel="Models and runs")
 def models(
     reference: Annotated[
