@@ -122,7 +122,7 @@ async def predict(
         try:
             answer, _ = await service.count(content, served, asked, since)
         except Problem as problem:
-            service.metrics.errors.labels("/predict", problem.code).inc()
+            service.metrics.errors.labels("/predict", problem.status).inc()
             return Error.model_validate(problem.body(request_id()))
         return answer
 

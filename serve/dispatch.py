@@ -79,6 +79,8 @@ class Dispatch:
             uid, _ = await self._handler._submit_request(job)
             self._tickets[uid] = ticket
             await asyncio.wait_for(ticket.event.wait(), self._timeout)
+        except (EOFError, ConnectionError):
+            return unavailable("the server is ending"), 0.0
         except TimeoutError:
             return Problem(504, "timeout", f"no answer within {self._timeout:g} s"), 0.0
         finally:

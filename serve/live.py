@@ -131,7 +131,7 @@ async def one(service: Service, frame: bytes, newest: Newest) -> dict[str, Any]:
         served = service.loaded.take(hello.model)
         answer, _ = await service.count(frame, served, Question(hello.confidence, hello.iou), newest.arrived)
     except Problem as problem:
-        service.metrics.errors.labels("/ws/predict", problem.code).inc()
+        service.metrics.errors.labels("/ws/predict", problem.status).inc()
         return problem.body(request_id())
     return answer.model_dump(exclude_none=True)
 

@@ -10,6 +10,7 @@ import psutil
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.jobs import Seen
 from stages.release import Release
@@ -88,6 +89,12 @@ class Metrics:
                 samples.setdefault(sample.name, []).append({"labels": sample.labels, "value": sample.value})
         return samples
 
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        self.requests.labels(route, status).inc()
+        self.seconds.labels(route).observe(seconds)
+        if status >= 400:
+            self.errors.labels(route, status).inc()
+
     def watch(self, now: "Callable[[], Now]") -> None:
         """now: what is true at the moment of a scrape."""
         self.registry.register(AtScrape(now))
@@ -97,6 +104,31 @@ class Metrics:
 
     def _histogram(self, name: str, words: str, buckets: Iterable[float], *labels: str) -> Histogram:
         return Histogram(f"{PREFIX}_{name}", words, labels, buckets=tuple(buckets), registry=self.registry)
+
+
+class Measured:
+    """The outermost layer around an app: counts and times what it answers, refusals of inner layers too."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, started = 499, time.perf_counter()  # nginx's: the client left before an answer
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")  # not the path that was asked for: anybody may ask
+            self._metrics.answered(route, status, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)

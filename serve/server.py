@@ -9,18 +9,23 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
+from multiprocessing import get_context
 from multiprocessing.connection import wait
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+import psutil
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from litserve import LitServer
+from litserve.transport.factory import create_transport_from_config
+from starlette.exceptions import HTTPException
 
 from serve.api import router
 from serve.board import Board
@@ -28,7 +33,7 @@ from serve.dispatch import Dispatch
 from serve.layers import install
 from serve.live import live_routes
 from serve.logs import configure_logging, request_id
-from serve.metrics import Metrics, Now
+from serve.metrics import Measured, Metrics, Now
 from serve.models import Loaded, Shelf
 from serve.problems import Problem
 from serve.service import Service
@@ -64,7 +69,7 @@ def serve(settings: Settings) -> int:
 
 
 class Server(LitServer):
-    """LitServe's, with an end when what it does not watch dies: its API process, and the one that holds its queues."""
+    """LitServe's processes, without its routes, and with an end when one dies that LitServe does not watch."""
 
     service: Service
     exit_code = 0
@@ -72,17 +77,38 @@ class Server(LitServer):
     def register_endpoints(self) -> None:
         """None of LitServe's: `application` has all routes."""
 
+    def _init_manager(self, num_api_servers: int) -> SyncManager:
+        """As LitServe's; but a queue process of its own making would keep the port open, and outlive a kill -9 of ours.
+
+        And the event that ends this process lies in it, where it stays when the queue process dies.
+        """
+        manager = SyncManager(ctx=get_context("fork"))
+        manager.start(keep_only_queues)
+        self._queues = manager._process  # type: ignore[attr-defined]
+        self._shutdown_event = threading.Event()
+        self.workers_setup_status = manager.dict()
+        self.litapi_request_queues = {api.api_path: manager.Queue() for api in self.litapi_connector}
+        self.transport_config.manager, self.transport_config.num_consumers = manager, num_api_servers
+        self._transport = create_transport_from_config(self.transport_config)
+        return manager
+
     def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, Any]:
         processes: dict[int, Any] = super()._start_server(*args, **kwargs)
-        watched = [process.sentinel for process in processes.values()]
-        threading.Thread(target=self._end_without, args=[watched], daemon=True, name="api process").start()
+        close_listening()  # the API process has the port; when it leaves, nobody shall wait at ours
+        watched = {process.sentinel: "API" for process in processes.values()} | {self._queues.sentinel: "queue"}
+        threading.Thread(target=self._end_without, args=[watched], daemon=True, name="ends").start()
         return processes
 
-    def _end_without(self, sentinels: list[int]) -> None:
-        wait(sentinels)
-        self.exit_code = 1
-        logger.error("the API process ended; stopping")
-        os.kill(os.getpid(), signal.SIGTERM)
+    def _end_without(self, watched: Mapping[int, str]) -> None:
+        (first, *_) = wait(list(watched))
+        if not self._shutdown_event.is_set():
+            self.exit_code = 1
+            logger.error("the %s process ended; stopping", watched[first])
+            self._shutdown_event.set()
+
+    def _perform_graceful_shutdown(self, *args: Any, **kwargs: Any) -> None:
+        self._shutdown_event.set()  # or LitServe would start the workers again that it ends now
+        super()._perform_graceful_shutdown(*args, **kwargs)
 
 
 def build(settings: Settings, board: Board) -> Server:
@@ -133,6 +159,7 @@ def application(server: Server, service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, as_answer)
     service.metrics.watch(lambda: now(service))
     access = install(app, service.settings, lambda: model_headers(service))
+    app.add_middleware(Measured, metrics=service.metrics)
     app.include_router(live_routes(service, access))
     return app
 
@@ -200,12 +227,25 @@ def now(service: Service) -> Now:
     )
 
 
+def keep_only_queues() -> None:
+    """In the queue process, which is a fork of the main one."""
+    close_listening()
+    end_with_parent()
+
+
+def close_listening() -> None:
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.fd >= 0:
+            os.close(connection.fd)
+
+
 def stop_on_sigterm() -> None:
     """LitServe ends its other processes on KeyboardInterrupt alone; the forked API process inherits this handler."""
     main = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == main:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: a second must not cut the ending short
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
