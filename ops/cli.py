@@ -1,5 +1,6 @@
 """`fingers`: everything that is not DVC, as commands of one program."""
 
+import json
 import logging
 import os
 import sys
@@ -428,6 +429,45 @@ def restore(
     steps = restored(file, tracking_uri(), on_conflict, dry_run=dry_run)
     rows = [{"do": s.verb, "what": s.kind, "name": s.name, "why": s.why} for s in steps if as_json or s.verb != "keep"]
     show(rows, as_json=as_json, empty="everything is there already")
+
+
+@app.command(rich_help_panel="Privacy")
+def audit(
+    path: Annotated[Path, typer.Argument(help="A picture, a video, or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="A new folder, for the copies and report.json.")],
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help='True faces: {"a.jpg": {"faces": [[x_centre, y_centre, width, height], …]}}, fractions.'),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: what report.json holds.")] = False,
+) -> None:
+    """Hides faces as params.yaml says, in copies, for a person to check; exit 1 if a file is unreadable.
+
+    With --boxes it tells how many of those faces are hidden, 90 % of the box or more, and lists the others. A video
+    becomes an MP4 of its frames, without sound.
+
+    Examples:
+
+      fingers audit ~/camera --out checked
+
+      fingers audit clip.mp4 --out checked --json
+
+      fingers audit faces/images --boxes faces/faces.json --out checked
+    """
+    from ops import audit as audits  # noqa: PLC0415
+    from stages.params import PARAMS_FILE, load_params  # noqa: PLC0415
+
+    done = audits.audit(path, out, load_params(repository() / PARAMS_FILE).faces, boxes)
+    if as_json:
+        typer.echo(json.dumps(done.report(), indent=1, ensure_ascii=False))
+    else:
+        show(audits.rows(done), as_json=False, empty="")
+        if done.misses:
+            typer.echo("\nmissed:")
+            show([asdict(miss) for miss in done.misses], as_json=False, empty="")
+    logger.info("%s: %s", out, audits.in_words(done))
+    if done.problems():
+        raise typer.Exit(1)
 
 
 picsellia = typer.Typer(help="The annotation platform that params.yaml names.", no_args_is_help=True)

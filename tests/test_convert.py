@@ -133,7 +133,7 @@ def test_a_picture_on_its_side_is_turned_upright_and_annotated_as_displayed(tmp_
 def one_face(monkeypatch: pytest.MonkeyPatch) -> Boxes:
     """In every picture a face is found there: (1, 4) px."""
     box = np.array([[20, 10, 44, 40]], np.float32)
-    monkeypatch.setitem(faces.FINDERS, "haar", lambda confidence, threads: lambda image: (box, np.ones(1, np.float32)))
+    monkeypatch.setitem(faces.FINDERS, "haar", lambda *settings: lambda image: (box, np.ones(1, np.float32)))
     return box
 
 
@@ -155,7 +155,7 @@ def test_a_face_detector_that_fails_leaves_no_picture(tmp_path: Path, monkeypatc
     def broken(image: Image) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setitem(faces.FINDERS, "haar", lambda confidence, threads: broken)
+    monkeypatch.setitem(faces.FINDERS, "haar", lambda *settings: broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         converted(tmp_path, {}, **{"faces.detector": "haar"})
     assert os.listdir(tmp_path) == ["raw"]

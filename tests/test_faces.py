@@ -99,7 +99,7 @@ def test_a_detector_that_fails_gives_no_picture(monkeypatch: pytest.MonkeyPatch)
     def broken(image: Image) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setitem(faces.FINDERS, "centerface", lambda confidence, threads: broken)
+    monkeypatch.setitem(faces.FINDERS, "centerface", lambda *settings: broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         Blur(face_params())(noise(64, 64))
 

@@ -316,7 +316,7 @@ def test_pictures_are_found_below_a_folder_and_copies_once(tmp_path: Path) -> No
 class FixedFace:
     """Stands in for a face detector: in each picture it finds FACE."""
 
-    def __init__(self, confidence: float, threads: int = 0) -> None:
+    def __init__(self, confidence: float, threads: int, precision: faces.Precision) -> None:
         pass
 
     def __call__(self, image: Image) -> tuple[Boxes, Scores]:
