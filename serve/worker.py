@@ -7,46 +7,32 @@ import signal
 import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import lru_cache
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import cv2
-import numpy as np
 from filelock import FileLock
 from litserve import LitAPI
-from stages.vision.profile import brightness, sharpness
 
 from serve.board import Board, Holding
-from serve.intake import refused
-from serve.jobs import Hand, Job, Outcome, Seen
+from serve.jobs import Job, Outcome, Seen
 from serve.logs import configure_logging
-from serve.pictures import jpeg
 from serve.problems import Problem, unavailable
 from serve.settings import Settings
-from stages.files import sha256_of, write_text
+from serve.sight import FACES, Model, checked_release, decoded, hiding, look, tried
+from stages.files import write_text
 from stages.params import FaceParams, StageError
-from stages.registry import RELEASE_FILE
-from stages.release import Release, read_release
-from stages.vision import engines, images
-from stages.vision.detector import Detector
-from stages.vision.faces import Blur, Blurred
+from stages.release import Release
+from stages.vision import engines
+from stages.vision.faces import Blur
 
 logger = logging.getLogger(__name__)
 
 POLL = 0.1  # s between two looks at the board
 LATE = 5.0  # s that a job waits for a model which is still being loaded
-FACES = FaceParams(detector="centerface", confidence=0.2, margin=0.15, method="mosaic", cells=6)
-TRIAL = (480, 640)  # px, height and width of the picture that a model must answer before it serves
-
-
-@dataclass(frozen=True)
-class Model:
-    release: Release
-    detector: Detector
-    blur: Blur
 
 
 class Worker(LitAPI):
@@ -101,26 +87,10 @@ class Worker(LitAPI):
         model = self._model(job.version) if job.version is not None else None
         started = time.perf_counter()
         image = decoded(job.content, self._settings.max_pixels)
-        at_decoded = time.perf_counter()
+        decode = time.perf_counter() - started
         with self._inference:
-            picture = (model.blur if model else self._only_blur)(image)
-            at_hidden = time.perf_counter()
-            hands = found(model, picture, job) if model else []
-            at_detected = time.perf_counter()
-        classes = model.release.classes if model else []
-        return Seen(
-            hands=hands,
-            faces=len(picture.faces),
-            blurred=self._settings.enable_preprocessing,
-            width=image.shape[1],
-            height=image.shape[0],
-            brightness=brightness(picture.image),
-            sharpness=sharpness(picture.image),
-            decode=at_decoded - started,
-            hide=at_hidden - at_decoded,
-            detect=at_detected - at_hidden,
-            jpeg=None if job.render == "none" else jpeg(picture, hands if job.render == "image" else [], classes),
-        )
+            seen = look(image, model.blur if model else self._only_blur, model, job.confidence, job.iou, job.render)
+        return replace(seen, blurred=self._settings.enable_preprocessing, decode=decode)
 
     def _model(self, version: str) -> Model:
         """A job is stamped with a version that every worker had; one that was just born may still be loading it."""
@@ -174,47 +144,11 @@ class Worker(LitAPI):
         return blur
 
 
-def decoded(content: bytes, max_pixels: int) -> images.Image:
-    try:
-        return images.decode(content, max_pixels)
-    except images.Unreadable as error:
-        raise refused(error) from None
-
-
-def found(model: Model, picture: Blurred, job: Job) -> list[Hand]:
-    confidence = model.release.thresholds.confidence if job.confidence is None else job.confidence
-    seen = model.detector(picture, confidence, job.iou)
-    rows = zip(seen.class_ids.tolist(), seen.scores.tolist(), seen.boxes.tolist(), strict=True)
-    return [Hand(class_id, score, (x1, y1, x2, y2)) for class_id, score, (x1, y1, x2, y2) in rows]
-
-
-def hiding(faces: FaceParams) -> FaceParams:
-    """As the model's own pictures were treated; where those came blurred already, what arrives here does not."""
-    return FACES if faces.detector == "none" else faces
-
-
-def checked_release(folder: Path) -> Release:
-    """Raises StageError unless every file is the one that was released."""
-    release = read_release(folder / RELEASE_FILE)
-    for file, sha256 in release.files().items():
-        if sha256_of(folder / file) != sha256:
-            raise StageError(f"{folder / file}: not the file that was released; its sha256 should be {sha256}")
-    return release
-
-
 def chosen(note: Path, folder: Path, release: Release, settings: Settings) -> engines.Choice:
     if not note.exists():
         choice = engines.pick(folder, release, settings.serve_device, settings.serve_threads)
         write_text(note, json.dumps(asdict(choice)))
     return engines.Choice(**json.loads(note.read_bytes()))
-
-
-def tried(model: Model) -> None:
-    """Raises Problem unless the model answers a picture with boxes inside it."""
-    height, width = TRIAL
-    seen = model.detector(model.blur(np.full((height, width, 3), 128, np.uint8)), confidence=0.0)
-    if not (np.isfinite(seen.boxes).all() and ((seen.scores >= 0) & (seen.scores <= 1)).all()):
-        raise StageError(f"{model.release.name}: answers a plain picture with numbers that are none")
 
 
 def where(error: BaseException) -> str:
