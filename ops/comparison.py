@@ -14,11 +14,12 @@ from ops.models import released
 from ops.runs import progress
 from stages.gates import compare
 from stages.mlflow_client import ServerAway
-from stages.params import PARAMS_FILE, DetectParams, StageError, load_params
+from stages.params import PARAMS_FILE, StageError, load_params
 from stages.registry import Registry, Version
 from stages.release import Release
 from stages.runs import Run, Runs
 from stages.tracking import as_logged
+from stages.vision import engines
 from stages.vision.detector import Detections, Detector
 from stages.vision.labelled import LabelledPicture, read_split, read_vocabulary
 from stages.vision.scoring import Counts, seen_counts, true_counts
@@ -201,8 +202,7 @@ def load(registry: Registry, side: Side, folder: Path) -> Model:
     if side.version is None:
         raise StageError(f"{side.name}: no model was registered from it; dvc repro register, in its experiment, does")
     release = registry.download(side.version, folder)
-    rules = DetectParams(iou=release.thresholds.iou, max_boxes=release.thresholds.max_boxes)
-    return release, Detector(folder / release.file, len(release.classes), rules)
+    return release, engines.load(folder, release)
 
 
 def counts_of(models: Sequence[Model], pictures: Sequence[LabelledPicture]) -> list[Counts]:

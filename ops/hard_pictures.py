@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 from tqdm import tqdm
 
 from ops.picsellia import aim, push
-from stages.params import DetectParams, Params, StageError
+from stages.params import Params, StageError
 from stages.registry import Registry
 from stages.release import Release
+from stages.vision import engines
 from stages.vision.boxes import Scores
 from stages.vision.detector import Detector, finger_count
 from stages.vision.faces import Blur, Blurred
@@ -68,8 +69,7 @@ def hardest(
     with TemporaryDirectory() as temporary:
         champion = Path(temporary) / "champion"
         release = registry.download(version, champion)
-        rules = DetectParams(iou=release.thresholds.iou, max_boxes=release.thresholds.max_boxes)
-        detector = Detector(champion / release.file, len(release.classes), rules)
+        detector = engines.load(champion, release)
         for path in tqdm(paths, desc="look", unit="picture", disable=None):
             try:
                 picture = judge(path, blur(read_image(path)), detector, release)

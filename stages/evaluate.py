@@ -10,18 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from stages.files import read_json, whole_directory, write_json, write_text
 from stages.launch import launch
-from stages.params import Params
+from stages.params import Params, Precision
 from stages.tracking import open_run
-from stages.vision.detector import Detections, Detector, Precision, processor_has
+from stages.vision.detector import Detections, Detector
 from stages.vision.gallery import write_gallery
 from stages.vision.labelled import LabelledPicture, Vocabulary, read_split, read_vocabulary
+from stages.vision.network import openvino_network, processor_has
+from stages.vision.profile import brightness, sharpness
 from stages.vision.scoring import (
     Counts,
     average_precision,
@@ -38,12 +39,15 @@ logger = logging.getLogger(__name__)
 PROFILED = 500  # training pictures, evenly taken, that tell what the model is used to
 
 
-def evaluate(params: Params, yolo: Path, splits: Path, onnx: Path, training: Path, evaluation: Path) -> None:
+def evaluate(
+    params: Params, yolo: Path, splits: Path, onnx: Path, int8: Path, training: Path, evaluation: Path
+) -> None:
     vocabulary = read_vocabulary(yolo)
     val, test = (read_split(splits, name, vocabulary) for name in ("val", "test"))
     train = read_split(splits, "train", vocabulary, most=PROFILED)
     precisions = usable(params.evaluate.precisions)
-    detectors = {p: Detector(onnx, len(vocabulary.classes), params.detect, p) for p in precisions}
+    networks = {p: openvino_network(int8 if p == "int8" else onnx, len(vocabulary.classes), p) for p in precisions}
+    detectors = {p: Detector(network, params.detect) for p, network in networks.items()}
     run = open_run(read_json(training / "run.json")["key"], name="", resume=True)
     logger.info("%s on %d val and %d test pictures in %s", onnx.name, len(val), len(test), ", ".join(precisions))
 
@@ -176,11 +180,10 @@ def input_profile(train: Sequence[LabelledPicture], detector: Detector, confiden
     rows: dict[str, list[float]] = {"width": [], "height": [], "brightness": [], "sharpness": [], "confidence": []}
     for picture in tqdm(train, desc="input profile", unit="picture", disable=None, delay=2):
         blurred = picture.read()
-        grey = cv2.cvtColor(blurred.image, cv2.COLOR_RGB2GRAY)
-        rows["width"].append(blurred.image.shape[1])
-        rows["height"].append(blurred.image.shape[0])
-        rows["brightness"].append(float(grey.mean()))  # 0 to 255
-        rows["sharpness"].append(float(cv2.Laplacian(grey, cv2.CV_64F).var()))  # variance of the Laplacian
+        rows["width"].append(picture.width)
+        rows["height"].append(picture.height)
+        rows["brightness"].append(brightness(blurred.image))
+        rows["sharpness"].append(sharpness(blurred.image))
         rows["confidence"] += detector(blurred, confidence).scores.tolist()
     return {name: quantiles(values) for name, values in rows.items()} | {"pictures": len(train)}
 

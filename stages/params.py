@@ -221,6 +221,15 @@ class FaceParams(Section):
     cells: Annotated[int, Field(ge=1, le=16)]  # patches along a face's shorter side, whatever its size
 
 
+Precision = Literal["f32", "bf16", "int8"]
+
+
+class QuantizeParams(Section):
+    """How the detector becomes int8."""
+
+    pictures: Positive  # of the training ones, evenly taken, that show which range each layer's numbers have
+
+
 class DetectParams(Section):
     """How boxes are chosen from the network's output, in scoring and in serving."""
 
@@ -229,7 +238,7 @@ class DetectParams(Section):
 
 
 class EvaluateParams(Section):
-    precisions: list[Literal["f32", "bf16"]]
+    precisions: list[Precision]
     bootstrap: Annotated[int, Field(ge=100)]  # resamplings of the test pictures
     worst: Annotated[int, Field(ge=0)]  # pictures in the gallery
     seed: Seed
@@ -258,6 +267,7 @@ class Params(Section):
     split: SplitParams
     train: TrainParams
     faces: FaceParams
+    quantize: QuantizeParams
     detect: DetectParams
     evaluate: EvaluateParams
     register_: RegisterParams = Field(alias="register")

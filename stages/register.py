@@ -13,9 +13,12 @@ from stages.gates import below_floors, compare, demo_for_real, judged, not_compa
 from stages.launch import launch
 from stages.lineage import LOCK_FILE, read_checkout
 from stages.mlflow_client import ServerAway
-from stages.params import PARAMS_FILE, DetectParams, Params, StageError
+from stages.params import PARAMS_FILE, Params, StageError
 from stages.registry import Registry, Version
 from stages.release import (
+    INT8_FILE,
+    INT8_WEIGHTS_FILE,
+    ONNX_FILE,
     Comparison,
     Gates,
     Lineage,
@@ -26,7 +29,7 @@ from stages.release import (
     checked,
 )
 from stages.tracking import TrackedRun, backfill_epochs, open_run
-from stages.vision.detector import Detector
+from stages.vision import engines
 from stages.vision.labelled import read_split, read_vocabulary
 from stages.vision.scoring import counts_by
 
@@ -41,18 +44,26 @@ class Evaluation(Metrics):
 
 
 def register(
-    params: Params, yolo: Path, splits: Path, onnx: Path, training: Path, evaluation: Path, release: Path
+    params: Params,
+    yolo: Path,
+    splits: Path,
+    onnx: Path,
+    int8: Path,
+    training: Path,
+    evaluation: Path,
+    release: Path,
 ) -> None:
     run = open_run(read_json(training / "run.json")["key"], name="", resume=True)
     backfill_epochs(run, training / "epochs.csv")
-    draft = draft_release(params, yolo, onnx, evaluation, run)
+    files = {ONNX_FILE: onnx, INT8_FILE: int8, INT8_WEIGHTS_FILE: int8.with_suffix(".bin")}
+    draft = draft_release(params, yolo, files, evaluation, run)
     write_json(release, draft.model_dump(mode="json"))
     try:
         registry = Registry(draft.name)
         gates, comparison = judge(draft, registry, params, yolo, splits, evaluation)
         final = draft.model_copy(update={"gates": gates, "comparison": comparison})
         write_json(release, final.model_dump(mode="json"))
-        version = publish(final, registry, onnx, model_card(final, read_json(yolo / "ledger.json"), sizes(splits)))
+        version = publish(final, registry, files, model_card(final, read_json(yolo / "ledger.json"), sizes(splits)))
     except ServerAway as error:
         raise StageError(f"{error}; {release} is written, the version is missing: dvc repro tries again") from None
     add_to_run(run, final, version, {yolo / "ledger.json": "data", training: "", evaluation / "plots": "evaluate"})
@@ -61,13 +72,15 @@ def register(
     tell(final, version, release, params.register_.require_gates)
 
 
-def draft_release(params: Params, yolo: Path, onnx: Path, evaluation: Path, run: TrackedRun) -> Release:
+def draft_release(params: Params, yolo: Path, files: Mapping[str, Path], evaluation: Path, run: TrackedRun) -> Release:
     """As it is when MLflow cannot be reached: nothing is known of a champion, so the gates are not passed."""
     vocabulary, checkout = read_vocabulary(yolo), read_checkout()
     scores = checked(Evaluation, evaluation / "metrics.json", "score it again: dvc repro -sf evaluate")
     return Release(
         name=params.register_.model_name,
-        sha256=sha256_of(onnx),
+        sha256=sha256_of(files[ONNX_FILE]),
+        int8={INT8_FILE: sha256_of(files[INT8_FILE]), INT8_WEIGHTS_FILE: sha256_of(files[INT8_WEIGHTS_FILE])},
+        faces=params.faces,
         classes=vocabulary.classes,
         counts=vocabulary.counts,
         thresholds=Thresholds(confidence=scores.confidence, iou=params.detect.iou, max_boxes=params.detect.max_boxes),
@@ -98,7 +111,7 @@ def judge(
         with TemporaryDirectory() as folder:
             files = Path(folder) / "champion"
             released = registry.download(champion, files)
-            comparison = against(champion, released, files / released.file, params, yolo, splits, evaluation)
+            comparison = against(champion, released, files, params, yolo, splits, evaluation)
     except ServerAway:
         raise
     except StageError as error:  # the champion cannot be read: that must not keep the challenger from its version
@@ -109,13 +122,11 @@ def judge(
 
 
 def against(
-    champion: Version, released: Release, onnx: Path, params: Params, yolo: Path, splits: Path, evaluation: Path
+    champion: Version, released: Release, files: Path, params: Params, yolo: Path, splits: Path, evaluation: Path
 ) -> Comparison:
     """The champion counts the present test pictures, with its own classes and thresholds."""
     pictures = read_split(splits, "test", read_vocabulary(yolo))
-    rules = DetectParams(iou=released.thresholds.iou, max_boxes=released.thresholds.max_boxes)
-    detector = Detector(onnx, len(released.classes), rules)
-    seen = counts_by(detector, pictures, released.thresholds.confidence, released.counts)
+    seen = counts_by(engines.load(files, released), pictures, released.thresholds.confidence, released.counts)
     counted = {row["id"]: row for row in read_json(evaluation / "pictures.json")}
     truth = np.array([counted[picture.id]["truth"] for picture in pictures])
     challenger = np.array([counted[picture.id]["count"] for picture in pictures])
@@ -123,10 +134,10 @@ def against(
     return compare(champion.number, challenger == truth, seen == truth, params.evaluate.bootstrap, random)
 
 
-def publish(release: Release, registry: Registry, onnx: Path, card: str) -> Version:
+def publish(release: Release, registry: Registry, files: Mapping[str, Path], card: str) -> Version:
     if release.lineage.run_id is None:
         raise ServerAway("MLflow came back only after the run was opened")
-    version = registry.register(release, onnx, card)
+    version = registry.register(release, files, card)
     registry.set_alias("challenger", version)
     if release.gates.passed:
         registry.set_alias("champion", version)

@@ -106,14 +106,17 @@ class Registry:
         tags = [(key, text, version.number) for version in self.versions() for key, text in version.tags.items()]
         return [_promotion(*tag) for tag in sorted(tags) if tag[0].startswith(PROMOTION)]
 
-    def register(self, release: Release, onnx: Path, card: str) -> Version:
-        """A new version, or the one that gives the same answers, with its release and card brought up to date."""
+    def register(self, release: Release, files: Mapping[str, Path], card: str) -> Version:
+        """A new version, or the one that gives the same answers, with its release and card brought up to date.
+
+        files: by their names in release.files().
+        """
         version = self.with_identity(release.identity)
         run_id = version.run_id if version else release.lineage.run_id
         assert run_id is not None, "a release without a run has no place for its files"
         folder = f"model/{release.identity[:12]}"
         with TemporaryDirectory() as temporary, mlflow_errors(self._address):
-            write_model(Path(temporary), release, onnx, card)
+            write_model(Path(temporary), release, files, card)
             self._client.log_artifacts(run_id, temporary, folder)
             if version is None:
                 self._make_name()
@@ -172,22 +175,34 @@ class Registry:
             return self._client.get_model_version(self.name, version.number).description or ""
 
     def download(self, version: Version, folder: Path) -> Release:
-        """Fills folder: detector.onnx, release.json, README.md. StageError if the file is not what was registered."""
-        from mlflow.artifacts import download_artifacts  # noqa: PLC0415 -- seconds
-
+        """Fills folder: release.json, its files, README.md. StageError if one is not what was registered."""
         with whole_directory(folder) as partial:
-            with mlflow_errors(self._address):
-                source = self._client.get_model_version_download_uri(self.name, version.number)
-                for name in (ONNX_FILE, RELEASE_FILE, CARD_FILE):
-                    download_artifacts(f"{source}/{name}", dst_path=str(partial), tracking_uri=self._address)
+            self._fetch(version, (RELEASE_FILE, CARD_FILE), partial)
             release = read_release(partial / RELEASE_FILE)
-            found = sha256_of(partial / ONNX_FILE)
-            if not found == release.sha256 == version.sha256:
+            registered = {**release.files(), ONNX_FILE: version.sha256}
+            self._fetch(version, registered, partial)
+            found = {name: sha256_of(partial / name) for name in registered}
+            for name, sha256 in registered.items():
+                if not found[name] == sha256 == release.files()[name]:
+                    raise StageError(
+                        f"{self.name} version {version.number}: {name} has the sha256 {found[name]}, registered was "
+                        f"{sha256}: the artifact store changed it; register the model again: dvc repro -sf register"
+                    )
+            # The tags, which the artifact store cannot change, name the other files only by way of the identity.
+            if release.int8 and release.identity != version.identity:
                 raise StageError(
-                    f"{self.name} version {version.number}: {ONNX_FILE} has the sha256 {found}, registered was "
-                    f"{version.sha256}: the artifact store changed it; register the model again: dvc repro -sf register"
+                    f"{self.name} version {version.number}: {RELEASE_FILE} is not the one that was registered; "
+                    "register the model again: dvc repro -sf register"
                 )
         return release
+
+    def _fetch(self, version: Version, names: Iterable[str], folder: Path) -> None:
+        from mlflow.artifacts import download_artifacts  # noqa: PLC0415 -- seconds
+
+        with mlflow_errors(self._address):
+            source = self._client.get_model_version_download_uri(self.name, version.number)
+            for name in names:
+                download_artifacts(f"{source}/{name}", dst_path=str(folder), tracking_uri=self._address)
 
     def _make_name(self) -> None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 -- seconds
@@ -199,14 +214,15 @@ class Registry:
                 raise
 
 
-def write_model(folder: Path, release: Release, onnx: Path, card: str) -> None:
-    """An MLflow model of the flavour onnx: mlflow.onnx.load_model reads it. No pickle, and the file is as it was."""
+def write_model(folder: Path, release: Release, files: Mapping[str, Path], card: str) -> None:
+    """An MLflow model of the flavour onnx: mlflow.onnx.load_model reads it. No pickle; the files are as they were."""
     from mlflow.models import Model  # noqa: PLC0415 -- seconds
 
-    shutil.copyfile(onnx, folder / ONNX_FILE)
+    for name in release.files():
+        shutil.copyfile(files[name], folder / name)
     write_text(folder / RELEASE_FILE, release.model_dump_json(indent=1) + "\n")
     write_text(folder / CARD_FILE, card)
-    model = Model(signature=signature_of(onnx), metadata={"sha256": release.sha256})
+    model = Model(signature=signature_of(folder / ONNX_FILE), metadata={"sha256": release.sha256})
     model.add_flavor("onnx", data=ONNX_FILE, providers=["CPUExecutionProvider"])
     model.save(str(folder / "MLmodel"))
 

@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stages.files import read_json
-from stages.params import StageError
+from stages.params import FaceParams, Precision, StageError
 
-ONNX_FILE: Final = "detector.onnx"  # its name in the registry, whatever it was called before
+# Their names in the registry, whatever they were called before.
+ONNX_FILE: Final = "detector.onnx"
+INT8_FILE: Final = "detector.int8.xml"
+INT8_WEIGHTS_FILE: Final = "detector.int8.bin"
+NO_WORSE = 0.005  # than f32's count accuracy: half a point
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -57,6 +62,20 @@ class PrecisionMetrics(Part):
     latency_ms: float | None = None
 
 
+def servable(scored: Mapping[str, PrecisionMetrics]) -> list[Precision]:
+    """f32, and the precisions that lose at most half a point of its count accuracy: a collapsed int8 never serves."""
+    reference = scored["f32"].count_accuracy
+    accuracies = {
+        precision: scored[precision].count_accuracy for precision in get_args(Precision) if precision in scored
+    }
+    return [
+        precision
+        for precision, accuracy in accuracies.items()
+        if precision == "f32"
+        or (reference is not None and accuracy is not None and round(reference - accuracy, 9) <= NO_WORSE)
+    ]
+
+
 class Thresholds(Part):
     confidence: float  # chosen on val
     iou: float
@@ -97,10 +116,13 @@ class Lineage(Part):
 
 
 class Release(Part):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     file: Literal["detector.onnx"] = ONNX_FILE
     sha256: str
+    # sha256 of the same detector in int8, in OpenVINO's format; empty: there is none
+    int8: dict[Literal["detector.int8.xml", "detector.int8.bin"], str]
+    faces: FaceParams  # how they were hidden in the pictures it learnt from, and are to be in those it sees
     classes: list[str]
     counts: list[int | None]
     thresholds: Thresholds
@@ -111,15 +133,34 @@ class Release(Part):
     input_profile: dict[str, Any]
     lineage: Lineage
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_schema_2(cls, document: Any) -> Any:
+        """Schema 1 had no int8, and said how faces are to be hidden among the params alone."""
+        if not isinstance(document, dict) or document.get("schema_version") != 1:
+            return document
+        faces = document.get("lineage", {}).get("params", {}).get("faces")
+        return {**document, "schema_version": 2, "int8": {}, "faces": faces}
+
+    def files(self) -> dict[str, str]:
+        """Name: sha256 of all that serves."""
+        return {self.file: self.sha256} | {str(name): sha256 for name, sha256 in self.int8.items()}
+
+    @property
+    def servable(self) -> list[Precision]:
+        """In which it may serve, f32 always among them."""
+        return servable(self.precisions)
+
     @property
     def identity(self) -> str:
-        """sha256 of what decides its answers: the file and how its output is read. Equal identity: the same version."""
+        """sha256 of what decides its answers: the files and how they are used. Equal identity: the same version."""
         served = {
-            "file": self.sha256,
+            "files": self.files(),
+            "faces": self.faces.model_dump(),
             "classes": self.classes,
             "counts": self.counts,
             "thresholds": self.thresholds.model_dump(),
-            "precisions": sorted(self.precisions),
+            "precisions": self.servable,
         }
         return hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
 

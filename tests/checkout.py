@@ -17,6 +17,7 @@ TINY = {
     "pull.demo.image_size": "96",
     "train.image_size": "64",
     "train.epochs": "2",
+    "quantize.pictures": "8",
     "evaluate.worst": "3",
 }
 

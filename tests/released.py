@@ -7,7 +7,7 @@ import cv2
 
 from stages.files import sha256_of, write_json, write_text
 from stages.registry import Registry, Version
-from stages.release import Release
+from stages.release import ONNX_FILE, Release
 from stages.tracking import open_run
 from tests.fixed_model import row, write_model
 from tests.native import noise
@@ -16,6 +16,7 @@ CLASSES = [*"012345", "unknown"]
 COUNTS = [0, 1, 2, 3, 4, 5, None]
 SIZE = 64  # px of pictures and of the network's input, so that boxes are the same in both
 HAND = (8.0, 8.0, 40.0, 40.0)
+FACES = {"detector": "centerface", "confidence": 0.2, "margin": 0.15, "method": "mosaic", "cells": 6}
 FORM = {"map50": 0.95, "map50_95": 0.7, "count_accuracy": 0.9}
 
 
@@ -47,6 +48,8 @@ def release(onnx: Path, run_id: str | None, **changes: Any) -> Release:
         {
             "name": "fingers",
             "sha256": sha256_of(onnx),
+            "int8": {},
+            "faces": FACES,
             "classes": CLASSES,
             "counts": COUNTS,
             "thresholds": {"confidence": scores["confidence"], "iou": 0.6, "max_boxes": 20},
@@ -71,7 +74,7 @@ def release(onnx: Path, run_id: str | None, **changes: Any) -> Release:
 def registered(registry: Registry, onnx: Path, key: str = "k", **changes: Any) -> Version:
     """A version, of the run with this key; changes: of its release."""
     run_id = open_run(key, name="", resume=True).run_id
-    return registry.register(release(onnx, run_id, **changes), onnx, "# fingers\n")
+    return registry.register(release(onnx, run_id, **changes), {ONNX_FILE: onnx}, "# fingers\n")
 
 
 def write_data(root: Path, counts: list[int]) -> tuple[Path, Path]:

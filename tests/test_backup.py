@@ -33,16 +33,18 @@ from ops.backup.records import Point
 from ops.backup.restore import restore
 from ops.backup.take import take
 from stages.mlflow_client import connect, tracking_uri
-from stages.params import DetectParams, StageError
+from stages.params import StageError
 from stages.registry import Registry
+from stages.release import ONNX_FILE
 from stages.tracking import open_run
-from stages.vision.detector import Detector, finger_count
+from stages.vision import engines
+from stages.vision.detector import finger_count
 from tests.mlflow_sample import Sample, fill, in_files, on_platform, served, write
 from tests.mlflow_server import MlflowServer, server_in
 from tests.mlflow_tables import differences
 from tests.native import ROOT, blurred_noise
 from tests.platform import start_platform
-from tests.released import CLASSES, COUNTS, SIZE, model, release
+from tests.released import COUNTS, SIZE, model, release
 
 NewStore = Callable[[str], Sample]
 METRICS = 40
@@ -332,7 +334,7 @@ def test_the_champion_loads_from_the_server_it_was_restored_to(
     onnx = model(tmp_path / "detector.onnx")
     run_id = open_run("key", name="", resume=True).run_id
     registry = Registry("fingers")
-    registry.set_alias("champion", registry.register(release(onnx, run_id), onnx, "# card\n"))
+    registry.set_alias("champion", registry.register(release(onnx, run_id), {ONNX_FILE: onnx}, "# card\n"))
     backup = take(tmp_path / "backup.zip", tracking_uri()).path
     target = new_store("target")
     into(target, backup)
@@ -343,7 +345,7 @@ def test_the_champion_loads_from_the_server_it_was_restored_to(
     assert champion.run_id != run_id
     found = Registry("fingers").download(champion, tmp_path / "files")
     assert found == release(onnx, run_id), "the release is as it was signed: it names the run by its first id"
-    detector = Detector(tmp_path / "files" / found.file, len(CLASSES), DetectParams(iou=0.6, max_boxes=20))
+    detector = engines.load(tmp_path / "files", found)
     assert finger_count(detector(blurred_noise(0, SIZE, SIZE), 0.4).class_ids, COUNTS) == 3
 
 

@@ -20,6 +20,7 @@ from stages.files import write_text
 from stages.mlflow_client import connect
 from stages.params import StageError
 from stages.registry import Registry
+from stages.release import ONNX_FILE
 from tests import released
 from tests.buckets import Bucket
 from tests.native import ROOT
@@ -235,7 +236,7 @@ def test_a_champion_is_downloaded_and_compared_with_what_was_registered(
     run_id = client.create_run(client.create_experiment("doctor")).info.run_id
     onnx = released.model(checkout / "models/detector.onnx")
     registry = Registry("doctored")
-    registry.set_alias("champion", registry.register(released.release(onnx, run_id), onnx, "card"))
+    registry.set_alias("champion", registry.register(released.release(onnx, run_id), {ONNX_FILE: onnx}, "card"))
     assert "version 1 is champion" in find(checkout, "model").detail
 
 

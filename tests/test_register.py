@@ -123,7 +123,11 @@ class World:
     ) -> None:
         """A training with this key made a detector that sees `seen` fingers in every picture; changes: of params."""
         onnx = model(self.root / "models/detector.onnx", seen)
-        training, evaluation = self.root / "models/train", self.root / "models/evaluate"
+        int8, training, evaluation = (
+            self.root / "models" / name for name in ("detector.int8.xml", "train", "evaluate")
+        )
+        write_text(int8, f"<net>{seen}</net>")
+        write_text(int8.with_suffix(".bin"), "weights")
         write_json(training / "run.json", {"key": key})
         write_text(training / "epochs.csv", "epoch,map50\n1,0.5\n2,0.9\n")
         write_json(evaluation / "metrics.json", metrics())
@@ -132,7 +136,7 @@ class World:
         counted = [{"id": f"p{n:02d}", "truth": truth, "count": COUNTS[seen]} for n in range(10)]
         write_json(evaluation / "pictures.json", counted)
         values = {"pull.sources": list(sources), "register.model_name": "fingers", **changes}
-        register(params(**values), self.yolo, self.splits, onnx, training, evaluation, self.release)
+        register(params(**values), self.yolo, self.splits, onnx, int8, training, evaluation, self.release)
 
     def aliases(self) -> dict[str, str]:
         """Alias: the number of its version."""
@@ -270,14 +274,15 @@ def test_without_mlflow_the_release_is_written_and_the_stage_says_what_is_missin
 def test_scores_of_another_shape_are_named(world: World, file: str, content: object, said: str) -> None:
     world.register()
     write_json(world.root / "models/evaluate" / file, content)
-    onnx, training, evaluation = (world.root / "models" / name for name in ("detector.onnx", "train", "evaluate"))
+    names = ("detector.onnx", "detector.int8.xml", "train", "evaluate")
+    onnx, int8, training, evaluation = (world.root / "models" / name for name in names)
     with pytest.raises(StageError) as error:
-        register(params(), world.yolo, world.splits, onnx, training, evaluation, world.release)
+        register(params(), world.yolo, world.splits, onnx, int8, training, evaluation, world.release)
     assert said in str(error.value)
 
 
 def test_a_release_of_another_schema_is_not_half_understood(world: World) -> None:
     world.register()
-    write_json(world.release, {**read_json(world.release), "schema_version": 2})
-    with pytest.raises(StageError, match=r"release.json: schema_version: input should be 1"):
+    write_json(world.release, {**read_json(world.release), "schema_version": 3})
+    with pytest.raises(StageError, match=r"release.json: schema_version: input should be 2"):
         read_release(world.release)

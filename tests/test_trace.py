@@ -16,6 +16,7 @@ from ops.trace import Trace, in_hydra, matching, overrides, trace
 from stages.lineage import lock_hash
 from stages.params import StageError
 from stages.registry import Registry
+from stages.release import ONNX_FILE
 from stages.runs import Runs
 from stages.tracking import open_run
 from tests.native import ROOT
@@ -88,7 +89,7 @@ class Clone:
         onnx = model(self.root / "a.onnx")
         lineage = {"data": "12.dir", "lock": lock, "git": git, "training_key": "k", "run_id": run.run_id}
         made = release(onnx, run.run_id, lineage={**lineage, "params": params})
-        return trace(self.registry, Runs(), self.root, self.registry.register(made, onnx, "# fingers\n"))
+        return trace(self.registry, Runs(), self.root, self.registry.register(made, {ONNX_FILE: onnx}, "# fingers\n"))
 
 
 def git(root: Path, *arguments: str) -> str:

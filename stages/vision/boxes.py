@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Boxes = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
+ClassIds = npt.NDArray[np.int64]
 
 
 def no_boxes() -> Boxes:

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from stages.files import write_bytes
-from stages.vision.boxes import Boxes
-from stages.vision.detector import ClassIds, Detections
+from stages.vision.boxes import Boxes, ClassIds
+from stages.vision.detector import Detections
 from stages.vision.images import Image, encode_jpeg
 from stages.vision.labelled import LabelledPicture, Vocabulary
 from stages.vision.scoring import confusion, seen_counts, true_counts

@@ -8,8 +8,7 @@ import numpy as np
 
 from stages.files import read_json
 from stages.params import StageError
-from stages.vision.boxes import Boxes, from_yolo
-from stages.vision.detector import ClassIds
+from stages.vision.boxes import Boxes, ClassIds, from_yolo
 from stages.vision.faces import Blurred, read_blurred
 from stages.vision.images import Unreadable, probe
 
