@@ -177,6 +177,7 @@ def of_model(version: str, release: Release) -> Iterator[GaugeMetricFamily]:
 
 def of_processes(processes: Mapping[str, int]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
     up = gauge_family("process_up", "1: the process lives", "process")
+    pids = gauge_family("process_pid", "its number", "process")
     memory = gauge_family("process_memory_bytes", "resident memory", "process")
     cpu = CounterMetricFamily(f"{PREFIX}_process_cpu_seconds", "processor time used", labels=["process"])
     for name, pid in processes.items():
@@ -185,10 +186,11 @@ def of_processes(processes: Mapping[str, int]) -> Iterator[GaugeMetricFamily | C
             used = process.cpu_times()
             memory.add_metric([name], process.memory_info().rss)
             cpu.add_metric([name], used.user + used.system)
+            pids.add_metric([name], pid)
             up.add_metric([name], 1)
         except psutil.Error:
             up.add_metric([name], 0)
-    yield from (up, memory, cpu)
+    yield from (up, pids, memory, cpu)
 
 
 def gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
