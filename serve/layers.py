@@ -133,9 +133,7 @@ class Bounded:
         except Exception:  # whatever it is: nothing further out answers with an id and in our shape
             logger.exception("no answer but a 500")
             problem = Problem(500, "internal", "the server failed; its log says more under this request_id")
-        if problem and begun:
-            raise problem  # the server cuts the connection, so that half an answer is not taken for a whole one
-        if problem:
+        if problem and not begun:  # half an answer stays half: uvicorn cuts the connection, so that it shows
             await self._refuse(problem, body, scope, send)
 
     async def _refuse(self, problem: Problem, body: "Body", scope: Scope, send: Send) -> None:
@@ -167,7 +165,6 @@ class Body:
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._size = 0
         self._announced = int(announced) if announced.isdecimal() else 0
-        self._waits_for_a_word = "expect" in headers  # 100-continue: it sends nothing before we read
         self.unread = self._announced > 0 or "transfer-encoding" in headers
         self.refused: Problem | None = None
 
@@ -191,8 +188,6 @@ class Body:
 
     async def drain(self) -> None:
         """Reads on without keeping anything, for as long as a client may take to notice that it was refused."""
-        if self._waits_for_a_word and not self._size:
-            return
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while self.unread:

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from stages.params import StageError
 from stages.vision.images import MAX_PIXELS
 
-SECRETS = ("api_keys", "admin_keys", "jwt_secret", "jwt_public_key")  # no error shows their values
+SECRETS = ("api_keys", "admin_keys", "jwt_secret", "jwt_public_key")
 SHORTEST_KEY = 16  # characters
 SHORTEST_SECRET = 32  # bytes, the output of SHA-256 (RFC 7518, 3.2)
 SHORTEST_RSA = 2048  # bits (RFC 7518, 3.3)
@@ -57,15 +57,14 @@ def _content(name: str, path: Path) -> str:
 
 
 def _one_line(error: ErrorDetails) -> str:
-    """A rule over several variables names them itself; a value that pydantic refuses is never a secret's."""
+    """A rule over several variables names them itself. No secret is shown: what they must be, our own rules say."""
     said = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return said
     name = str(error["loc"][0])
     if error["type"] == "value_error":
         return f"{name.upper()}: {said}"
-    value = "the value" if name in SECRETS else repr(error["input"])
-    return f"{name.upper()}: {value} is not allowed: {said[0].lower()}{said[1:]}"
+    return f"{name.upper()}: {error['input']!r} is not allowed: {said[0].lower()}{said[1:]}"
 
 
 def usable_cores(limit: Path = CGROUP_CPU) -> int:

@@ -75,6 +75,12 @@ async def bug() -> None:
         raise RuntimeError(QUOTE) from error
 
 
+@routes.websocket("/ws/bug")
+async def live_bug(ws: WebSocket) -> None:
+    await ws.accept()
+    raise RuntimeError(QUOTE)
+
+
 @routes.get("/problem")
 async def problem() -> None:
     raise Problem(409, "model_not_loaded", "version 3 is not loaded", {"X-Model-Version": "3"})

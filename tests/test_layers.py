@@ -5,13 +5,12 @@ import json
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.types import Message
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from serve.settings import read_settings
@@ -136,17 +135,16 @@ def exchange(port: int, head: str, *chunks: bytes, key: str = USER, pause: float
     """All that the server says until it closes the connection, while it is sent whatever it says."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n{head}\r\n\r\n".encode())
-        with suppress(OSError):  # it closed; what it said before is still there to be read
-            for chunk in chunks:
-                client.sendall(chunk)
-                time.sleep(pause)
+        for chunk in chunks:
+            client.sendall(chunk)
+            time.sleep(pause)
         said = b""
         while received := client.recv(65536):
             said += received
         return said.decode()
 
 
-MEGABYTES = [b"x" * 100_000] * 30
+MEGABYTES = [b"x" * 1_000_000] * 30  # more than the buffers between two sockets hold
 CHUNKS = [b"400\r\n" + b"x" * 1024 + b"\r\n"] * 3000
 TRICKLE = [b"x"] * 10
 
@@ -154,10 +152,10 @@ TRICKLE = [b"x"] * 10
 @pytest.mark.parametrize(
     ("head", "chunks", "key", "status", "code"),
     [
-        ("Content-Length: 3000000", MEGABYTES, USER, 413, "too_large"),
-        ("Content-Length: 3000000", MEGABYTES, "wrong", 401, "unauthorized"),
+        ("Content-Length: 30000000", MEGABYTES, USER, 413, "too_large"),
+        ("Content-Length: 30000000", MEGABYTES, "wrong", 401, "unauthorized"),
         ("Transfer-Encoding: chunked", [*CHUNKS, b"0\r\n\r\n"], USER, 413, "too_large"),
-        ("Content-Length: 3000000\r\nExpect: 100-continue", [], USER, 413, "too_large"),
+        ("Content-Length: 30000000\r\nExpect: 100-continue", [], USER, 413, "too_large"),
         ("Content-Length: 900", TRICKLE, USER, 408, "timeout"),
         ("Transfer-Encoding: chunked", [CHUNKS[0][:20]], USER, 408, "timeout"),
     ],
@@ -212,3 +210,8 @@ def test_a_websocket_s_key_comes_in_a_header_or_in_its_first_message() -> None:
             answer = refused.value.response
             assert answer.status_code == status
             assert json.loads(answer.body)["error"]["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_a_bug_ends_a_websocket_as_no_good_end() -> None:
+    with running(site(read_settings({}))) as port, pytest.raises(ConnectionClosedError):
+        greet(port, {}, path="/ws/bug")
