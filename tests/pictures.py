@@ -17,6 +17,12 @@ def saved(kind: str, mode: str = "RGB", size: tuple[int, int] = (64, 48), **opti
     return buffer.getvalue()
 
 
+def exif_of(orientation: int) -> PillowImage.Exif:
+    exif = PillowImage.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 def chunk(name: bytes, content: bytes) -> bytes:
     """Of a PNG."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -47,7 +53,7 @@ def interlaced_png(image: Image) -> bytes:
 
 
 def progressive_jpeg(width: int, height: int, scans: int) -> bytes:
-    """As Pillow writes it, with its last scan over and over, and a size in its header that is not that of its pixels."""
+    """Pillow's, its last scan over and over, and a size in its header that is not that of its pixels."""
     content = saved("JPEG", progressive=True)
     last = content.rindex(b"\xff\xda")
     frame = content.index(b"\xff\xc2")

@@ -11,13 +11,14 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
+from cv2.utils.logging import LOG_LEVEL_SILENT, setLogLevel
 
 Part = TypeVar("Part")
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 
 MAX_PIXELS = 50_000_000  # 50 megapixels: above every phone's default, 150 MB when decoded
 MOST_PARTS = 10_000  # segments or chunks of one file: 80 MB at the 8 kB that libpng writes
-MOST_SCANS = 64  # of a progressive JPEG, each a pass over all pixels; encoders write about 10
+MOST_SCANS = 32  # of a progressive JPEG, each a pass over all pixels; encoders write about 10
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lie on their side
 UPRIGHT: dict[int, Callable[[Image], Image]] = {
     1: lambda image: image,
@@ -73,6 +74,7 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     header = read_header(content, max_pixels)
     # One reader of EXIF, ours: where OpenCV's saw another orientation, a picture would be turned behind our back.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    setLogLevel(LOG_LEVEL_SILENT)  # what is damaged is said once, by whoever is told Unreadable
     try:
         image = cv2.imdecode(np.frombuffer(whole(content, header.extension), np.uint8), flags)
     except cv2.error:
@@ -199,7 +201,8 @@ def _png(content: bytes) -> Header:
 
 def _webp(content: bytes) -> Header:
     """RFC 9649, 2.5 to 2.7: VP8 is lossy, VP8L lossless, VP8X states the canvas of what follows."""
-    (name, start, _), *others = _webp_chunks(content)
+    chunks = list(_webp_chunks(content))
+    name, start, _ = chunks[0]
     match name:
         case b"VP8 ":
             width, height = struct.unpack_from("<HH", content, start + 6)
@@ -208,10 +211,15 @@ def _webp(content: bytes) -> Header:
             (sides,) = struct.unpack_from("<I", content, start + 1)
             return Header(".webp", (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1)
         case b"VP8X":
-            width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (start + 4, start + 7))
-            exif = next((content[first:end] for name, first, end in others if name == b"EXIF"), b"")
-            orientation = _orientation(exif.removeprefix(b"Exif\0\0"))
-            return Header(".webp", width, height, orientation, animated=bool(content[start] & 2))
+            flags, width, width_high, height, height_high = struct.unpack_from("<B3xHBHB", content, start)
+            exif = next((content[first:end] for name, first, end in chunks if name == b"EXIF"), b"")
+            return Header(
+                ".webp",
+                width=(width_high << 16 | width) + 1,
+                height=(height_high << 16 | height) + 1,
+                orientation=_orientation(exif.removeprefix(b"Exif\0\0")),
+                animated=bool(flags & 2),
+            )
     raise IndexError
 
 
