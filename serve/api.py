@@ -1,6 +1,7 @@
 """The HTTP routes: a request's pictures -> answers, and what is known of the models and of the server."""
 
 import asyncio
+import logging
 import time
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,8 @@ from serve.logs import request_id
 from serve.problems import Problem
 from serve.schema import Answer, Batch, Error, Health, LoadRequest, Models, Swapped
 from serve.service import Question, Service
+
+logger = logging.getLogger(__name__)
 
 
 def error(status: int, words: str) -> dict[int | str, dict[str, Any]]:
@@ -158,13 +161,15 @@ async def models(service: Served) -> Models:
     },
     summary="Put another version in place, without a restart; needs the admin key",
 )
-async def load(service: Served, wanted: LoadRequest) -> Swapped:
-    before, since = service.loaded.current, time.perf_counter()
+async def load(service: Served, wanted: LoadRequest, request: Request) -> Swapped:
+    before, since, who = service.loaded.current, time.perf_counter(), request.state.caller.name
     try:
         current = await service.loaded.load(wanted.version)
-    except Problem:
+    except Problem as problem:
         service.metrics.swaps.labels("failed").inc()
+        logger.warning("%s asked for version %a: %s", who, wanted.version, problem.message)
         raise
+    logger.info("%s asked for version %a: %s answers now", who, wanted.version, current.version)
     service.metrics.swaps.labels("done").inc()
     seconds = round(time.perf_counter() - since, 3)
     return Swapped(current=current.ref, before=before.ref if before else None, seconds=seconds)

@@ -13,7 +13,7 @@ from serve.board import Board
 from serve.problems import Problem, unavailable
 from serve.schema import ModelRef, Models, Version
 from serve.settings import Settings
-from stages.files import read_json, whole_directory, write_json
+from stages.files import read_json, sha256_of, whole_directory, write_json
 from stages.mlflow_client import ServerAway
 from stages.params import StageError
 from stages.registry import RELEASE_FILE
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RELEASE = Path("models") / RELEASE_FILE
 UNREGISTERED = "release"  # the version that models/release.json answers as
 LOAD_WITHIN = 60.0  # s for all workers to load and try a model
 RETRY = 10.0  # s between two tries to reach a registry that was away at the start
@@ -49,11 +48,12 @@ class Shelf:
     """Versions of the registry, or the release of this checkout where no registry is set -> files on this disk."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """folder: where downloads stay, for the next start too."""
+        """folder: .local/serve of a checkout, where downloads stay, for the next start too."""
         self._name = settings.default_model_name
         self._reference = settings.default_model_stage
         self._has_registry = bool(settings.mlflow_tracking_uri)
         self._folder = folder
+        self._release = folder.parent.parent / "models" / RELEASE_FILE
         self._last = folder / "last.json"  # what was served last, for a start without the registry
 
     def first(self) -> tuple[Served | None, str | None]:
@@ -113,19 +113,18 @@ class Shelf:
     def _unregistered(self) -> tuple[Served | None, str | None]:
         """A copy: dvc may replace the files while they serve."""
         try:
-            release = read_release(RELEASE)
-            folder = self._folder / f"{UNREGISTERED}-{release.identity[:12]}"
+            release = read_release(self._release)
+            folder = self._folder / f"{UNREGISTERED}-{sha256_of(self._release)[:12]}"
             if not folder.exists():
                 with whole_directory(folder) as partial:
-                    shutil.copyfile(RELEASE, partial / RELEASE_FILE)
-                    for file in release.files():
-                        shutil.copyfile(RELEASE.with_name(file), partial / file)
+                    for file in (RELEASE_FILE, *release.files()):
+                        shutil.copyfile(self._release.with_name(file), partial / file)
         except FileNotFoundError as error:
             return None, f"{error.filename}: not found; dvc pull, or dvc repro, brings it"
         except StageError as error:
             return None, str(error)
         failures = [failure.text for failure in release.gates.failures]
-        reason = f"{RELEASE}: this model did not pass its gates: {'; '.join(failures)}" if failures else None
+        reason = f"{self._release}: this model did not pass its gates: {'; '.join(failures)}" if failures else None
         return Served(UNREGISTERED, folder, release), reason
 
     def _as_last_time(self, reason: str) -> tuple[Served | None, str | None]:

@@ -61,6 +61,8 @@ def serve(settings: Settings) -> int:
             log_level="warning",
             generate_client_file=False,
             access_log=False,
+            log_config=None,  # uvicorn's own would quote exceptions
+            proxy_headers=False,  # uvicorn would believe X-Forwarded-For from this machine; TRUSTED_PROXIES says whom to
             server_header=False,
             ws_max_size=settings.max_body + 1,
             ws_max_queue=4,
@@ -93,6 +95,7 @@ class Server(LitServer):
         return manager
 
     def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, Any]:
+        configure_logging(self.service.settings.log_format)  # LitServe's `run` has put its own in place since
         processes: dict[int, Any] = super()._start_server(*args, **kwargs)
         close_listening()  # the API process has the port; when it leaves, nobody shall wait at ours
         watched = {process.sentinel: "API" for process in processes.values()} | {self._queues.sentinel: "queue"}
