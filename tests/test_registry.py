@@ -1,14 +1,18 @@
 """Versions in a real MLflow registry: registered, found, aliased, downloaded and checked."""
 
+import hashlib
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from stages.files import sha256_of
 from stages.mlflow_client import ServerAway, connect, tracking_uri
 from stages.params import StageError
-from stages.registry import Registry
+from stages.registry import Registry, Version
+from stages.release import INT8_FILE, INT8_WEIGHTS_FILE, ONNX_FILE
+from stages.tracking import open_run
 from tests.mlflow_server import MlflowServer
 from tests.released import model, registered, release
 
@@ -122,6 +126,38 @@ def test_a_file_that_the_store_changed_is_not_handed_out(registry: Registry, tmp
     (stored,) = (tmp_path / ".local/mlflow/artifacts").rglob("detector.onnx")
     stored.write_bytes(stored.read_bytes() + b"x")
     with pytest.raises(StageError, match=r"fingers version 1: detector.onnx has the sha256"):
+        registry.download(version, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
+def quantized(registry: Registry, folder: Path) -> Version:
+    """A version with the two files of int8, whatever is in them."""
+    files = {ONNX_FILE: model(folder / "a.onnx"), INT8_FILE: folder / "a.xml", INT8_WEIGHTS_FILE: folder / "a.bin"}
+    files[INT8_FILE].write_text("<net/>")
+    files[INT8_WEIGHTS_FILE].write_bytes(b"weights")
+    run_id = open_run("k", name="", resume=True).run_id
+    int8 = {name: sha256_of(files[name]) for name in (INT8_FILE, INT8_WEIGHTS_FILE)}
+    return registry.register(release(files[ONNX_FILE], run_id, int8=int8), files, "# fingers\n")
+
+
+def test_int8_comes_along_and_makes_another_version(registry: Registry, tmp_path: Path) -> None:
+    version = quantized(registry, tmp_path)
+    found = registry.download(version, tmp_path / "files")
+    assert (tmp_path / "files" / INT8_FILE).read_text() == "<net/>"
+    assert {name: sha256_of(tmp_path / "files" / name) for name in found.files()} == found.files()
+    assert registered(registry, tmp_path / "a.onnx").number == "2"
+
+
+def test_int8_that_the_store_changed_is_not_handed_out(registry: Registry, tmp_path: Path) -> None:
+    version = quantized(registry, tmp_path)
+    (stored,) = (tmp_path / ".local/mlflow/artifacts").rglob(INT8_WEIGHTS_FILE)
+    stored.write_bytes(b"others")
+    with pytest.raises(StageError, match=rf"fingers version 1: {INT8_WEIGHTS_FILE} has the sha256"):
+        registry.download(version, tmp_path / "files")
+    (manifest,) = (tmp_path / ".local/mlflow/artifacts").rglob("release.json")
+    text = manifest.read_text().replace(hashlib.sha256(b"weights").hexdigest(), hashlib.sha256(b"others").hexdigest())
+    manifest.write_text(text)
+    with pytest.raises(StageError, match=r"fingers version 1: release.json is not the one that was registered"):
         registry.download(version, tmp_path / "files")
     assert not (tmp_path / "files").exists()
 

@@ -41,10 +41,13 @@ class Network:
     run: Callable[[Image], Rows]
 
 
-def openvino_network(file: Path, classes: int, precision: Precision = "f32", threads: int = 0) -> Network:
+def openvino_network(
+    file: Path, classes: int, precision: Precision = "f32", threads: int = 0, cache: Path | None = None
+) -> Network:
     """On the processor; threads 0: all cores. int8 is in the file: what it leaves in float is computed in f32.
 
-    Raises StageError unless file is a model with a square input and 4 + classes rows of output.
+    cache: a folder for what was compiled, from which it loads in half the time (int8: 0.7 s of processor time, not
+    1.5). Raises StageError unless file is a model with a square input and 4 + classes rows of output.
     """
     check_there(file)
     try:
@@ -59,7 +62,7 @@ def openvino_network(file: Path, classes: int, precision: Precision = "f32", thr
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-        }
+        } | ({"CACHE_DIR": str(cache)} if cache else {})
         request = openvino.Core().compile_model(steps.build(), "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise StageError(f"{file}: not a model that OpenVINO reads ({_reason(error)}); dvc repro -sf train") from None
@@ -83,6 +86,9 @@ def onnxruntime_network(file: Path, classes: int, device: Device, threads: int =
     import onnxruntime  # noqa: PLC0415 -- where there is no GPU it is not installed
 
     check_there(file)
+    no_gpu = StageError(f"{device}: onnxruntime cannot use it here; see that nvidia-smi and its CUDA libraries work")
+    if device not in devices():
+        raise no_gpu
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors: what it falls back to is checked below
@@ -93,7 +99,7 @@ def onnxruntime_network(file: Path, classes: int, device: Device, threads: int =
     except Exception as error:  # noqa: BLE001 -- its errors have no class in common
         raise StageError(f"{file}: not a model that onnxruntime reads ({_reason(error)})") from None
     if session.get_providers()[0] != PROVIDERS[device][0]:
-        raise StageError(f"{device}: onnxruntime cannot use it here; see that nvidia-smi and its CUDA libraries work")
+        raise no_gpu
     (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
     size = checked_size(file, entry.shape, exit_.shape, classes)
 
