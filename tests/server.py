@@ -1,4 +1,4 @@
-"""A folder -> `fingers serve` running there for real, on a free loopback port; its detector sees one hand everywhere."""
+"""A folder -> `fingers serve` running there for real, on a free loopback port; the model sees one hand everywhere."""
 
 import os
 import shutil
@@ -58,13 +58,13 @@ class Server:
             self.process.wait()
 
 
-def start_server(folder: Path, count: int = 3, **environment: str) -> Server:
+def start_server(folder: Path, **environment: str) -> Server:
     """Ready when it returns. environment: settings, such as API_KEYS; the developer's own are left out.
 
-    Serves models/release.json of folder; where there is none, one that sees a hand with count fingers in every picture.
+    Serves models/release.json of folder; where there is none, one that sees three fingers in every picture.
     """
     if not (folder / "models/release.json").exists():
-        write_repository(folder, count)
+        write_repository(folder)
     port = free_port()
     given = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     with (folder / "server.log").open("ab") as log:
