@@ -20,10 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.problems import Problem
 from serve.settings import Settings
+from serve.static import FILES
 
 Role = Literal["predict", "admin"]  # admin may do all that predict may
 
-OPEN = frozenset({"/health", "/livez", "/ready"})  # probes have no key; any other path needs one, known or not
+PROBES = frozenset({"/health", "/livez", "/ready"})  # they have no key; any other path needs one, known or not,
+# but for the page, which a person must see to be asked for a key
 ADMIN = frozenset({"/models/load"})
 LATER = "/ws/"  # a browser's WebSocket cannot set a header: its key comes in the first message
 LIMIT, REMAINING, RESET = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
@@ -50,7 +52,7 @@ class Guarded:
         self._keyless = settings.is_keyless
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and route_path(scope) in OPEN):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and is_open(route_path(scope))):
             await self._app(scope, receive, send)
             return
         path, headers = route_path(scope), Headers(scope=scope)
@@ -198,6 +200,10 @@ def is_at_the_machine(scope: Scope, headers: Headers, origins: tuple[str, ...]) 
         and is_own_page(headers, origins)
         and not any(name in headers for name in FORWARDED)
     )
+
+
+def is_open(path: str) -> bool:
+    return path in PROBES or path == "/" or path.startswith(FILES)
 
 
 def route_path(scope: Scope) -> str:

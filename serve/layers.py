@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from serve.access import OPEN, RATE_HEADERS, Access, Guarded, route_path, stamped
+from serve.access import PROBES, RATE_HEADERS, Access, Guarded, route_path, stamped
 from serve.logs import current_request, request_id
 from serve.problems import Problem
 from serve.settings import Settings
@@ -86,7 +86,7 @@ class Identified:
                 "status": status or 499,  # as nginx writes it: the client left before an answer
                 "ms": round((time.perf_counter() - started) * 1000, 1),
             }
-            level = logging.DEBUG if route_path(scope) in OPEN else logging.INFO
+            level = logging.DEBUG if route_path(scope) in PROBES else logging.INFO
             logger.log(level, "%(method)s %(path)s %(status)s %(ms)s ms", entry, extra=entry)
 
 

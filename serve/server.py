@@ -38,6 +38,7 @@ from serve.models import Loaded, Shelf
 from serve.problems import Problem
 from serve.service import Service
 from serve.settings import Settings
+from serve.static import mount
 from serve.worker import Worker, end_with_parent
 from stages.lineage import local_folder
 
@@ -164,6 +165,7 @@ def application(server: Server, service: Service) -> FastAPI:
     access = install(app, service.settings, lambda: model_headers(service))
     app.add_middleware(Measured, metrics=service.metrics)
     app.include_router(live_routes(service, access))
+    mount(app)
     return app
 
 

@@ -33,9 +33,17 @@ def test_probes_need_no_key(path: str, headers: dict[str, str]) -> None:
     assert ask(site(read_settings(KEYS)), path, headers).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/dashboard/app.js"])
+def test_the_page_that_asks_for_a_key_needs_none(path: str) -> None:
+    assert ask(site(read_settings(KEYS)), path).status_code == 404  # there is none in this app; nobody is refused
+
+
 @pytest.mark.parametrize(
     "path",
-    ["/", "/docs", "/openapi.json", "/metrics", "/predict", "/models", "/nobody/wrote/it", "/health/", "//health"],
+    [
+        *("/docs", "/openapi.json", "/metrics", "/predict", "/models", "/nobody/wrote/it", "/health/", "/%2Fhealth"),
+        *("/dashboard", "/dashboards/app.js", "/%2F"),
+    ],
 )
 def test_any_other_path_needs_one_known_or_not(path: str) -> None:
     answer = ask(site(read_settings(KEYS)), path)

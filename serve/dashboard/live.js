@@ -1,0 +1,10 @@
+// Nothing yet.
+
+import { h } from "./dom.js";
+
+export const title = "Live";
+
+export function mount(root) {
+  root.append(h("h2", {}, title));
+  return () => {};
+}
