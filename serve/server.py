@@ -103,7 +103,7 @@ class Server(LitServer):
         threading.Thread(target=self._end_without, args=[watched], daemon=True, name="ends").start()
         return processes
 
-    def _end_without(self, watched: Mapping[int, str]) -> None:
+    def _end_without(self, watched: Mapping[Any, str]) -> None:
         (first, *_) = wait(list(watched))
         if not self._shutdown_event.is_set():
             self.exit_code = 1
