@@ -243,14 +243,16 @@ def champion(name: str) -> Finding | None:
 
 
 def released(root: Path) -> Finding:
-    manifest, onnx = root / "models/release.json", root / "models/detector.onnx"
+    manifest = root / "models/release.json"
     if not manifest.exists():
         return skipped("none is registered or released yet: dvc repro makes one")
     release: Release = read_release(manifest)
-    if not onnx.exists():
-        return failed("models/release.json is here, models/detector.onnx is not", "dvc pull, or dvc repro")
-    if sha256_of(onnx) != release.sha256:
-        return failed("models/detector.onnx is not the file of models/release.json", "dvc checkout, or dvc repro")
+    for name, sha256 in release.files().items():
+        file = manifest.with_name(name)
+        if not file.exists():
+            return failed(f"models/release.json is here, models/{name} is not", "dvc pull, or dvc repro")
+        if sha256_of(file) != sha256:
+            return failed(f"models/{name} is not the file of models/release.json", "dvc checkout, or dvc repro")
     return ok(f"models/release.json, sha256 {release.sha256[:12]}")
 
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.release import Comparison, Gates, Metrics, Release
+from stages.params import FaceParams
+from stages.release import Comparison, Gates, Metrics, PrecisionMetrics, Release
 
 
 def model_card(release: Release, ledger: Mapping[str, Any], pictures: Mapping[str, int]) -> str:
@@ -12,16 +13,16 @@ def model_card(release: Release, ledger: Mapping[str, Any], pictures: Mapping[st
     parts = [
         f"# {release.name}",
         "Finds hands in a picture and tells how many fingers each holds up; the product is their sum, the count.",
-        f"`{release.file}`, sha256 `{release.sha256}`.",
+        _table(("file", "sha256"), [(f"`{name}`", f"`{sha256}`") for name, sha256 in release.files().items()]),
         "## Gates\n" + _gates(release.gates, release.comparison),
         "## Scores on the test pictures\n" + _scores(release.metrics, release.thresholds.confidence),
         _classes(release.metrics),
         "## Precisions\n"
         + _table(
-            ("precision", "mAP50", "count accuracy", "latency, ms"),
+            ("precision", "mAP50", "count accuracy", "latency, ms", "may serve"),
             [
-                (name, _number(m.map50), _number(m.count_accuracy), _number(m.latency_ms, 1))
-                for name, m in release.precisions.items()
+                (name, *_scored(scores), "yes" if name in release.servable else "no")
+                for name, scores in release.precisions.items()
             ],
         ),
         "## Data\n" + _data(release, ledger, pictures),
@@ -65,6 +66,10 @@ def _classes(metrics: Metrics) -> str:
     )
 
 
+def _scored(metrics: PrecisionMetrics) -> tuple[str, str, str]:
+    return _number(metrics.map50), _number(metrics.count_accuracy), _number(metrics.latency_ms, 1)
+
+
 def _data(release: Release, ledger: Mapping[str, Any], pictures: Mapping[str, int]) -> str:
     assets = ledger["assets"].values()
     kept = [asset for asset in assets if asset["outcome"] == "kept"]
@@ -80,7 +85,14 @@ def _data(release: Release, ledger: Mapping[str, Any], pictures: Mapping[str, in
         f"{len(kept)} of {len(assets)} pictures, from {_counted(sources)}; split into {_counted(pictures)}, related "
         "pictures together. What was left out, and why, is in ledger.json of the run.\n\n"
         + _table(("class", "boxes", "adds to the count"), classes)
+        + f"\n\nFaces are hidden before anything looks at a picture: {_faces(release.faces)}."
     )
+
+
+def _faces(faces: FaceParams) -> str:
+    if faces.detector == "none":
+        return "nowhere, the pictures are said to show none"
+    return f"found by {faces.detector} from a confidence of {faces.confidence:g}, hidden by {faces.method}"
 
 
 def _limits(release: Release) -> str:

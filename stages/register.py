@@ -159,6 +159,10 @@ def sizes(splits: Path) -> dict[str, int]:
 def tell(release: Release, version: Version, path: Path, require_gates: bool) -> None:
     """Raises StageError for failed gates that are required: all is written by now."""
     known = f"{release.name} version {version.number}"
+    for precision, scores in release.precisions.items():
+        if precision not in release.servable:
+            f32 = release.precisions["f32"].count_accuracy
+            logger.warning("%s will not serve: count accuracy %s, f32's %s", precision, scores.count_accuracy, f32)
     if release.gates.passed:
         logger.info("%s is challenger and champion; every gate passed", known)
         return

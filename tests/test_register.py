@@ -120,8 +120,12 @@ class World:
         sources: Sequence[str] = ("folder",),
         truth: int = 3,
         changes: Mapping[str, object] = MappingProxyType({}),
+        **scored: object,
     ) -> None:
-        """A training with this key made a detector that sees `seen` fingers in every picture; changes: of params."""
+        """A training with this key made a detector that sees `seen` fingers in every picture, and scored so.
+
+        changes: of params.
+        """
         onnx = model(self.root / "models/detector.onnx", seen)
         int8, training, evaluation = (
             self.root / "models" / name for name in ("detector.int8.xml", "train", "evaluate")
@@ -130,7 +134,7 @@ class World:
         write_text(int8.with_suffix(".bin"), "weights")
         write_json(training / "run.json", {"key": key})
         write_text(training / "epochs.csv", "epoch,map50\n1,0.5\n2,0.9\n")
-        write_json(evaluation / "metrics.json", metrics())
+        write_json(evaluation / "metrics.json", metrics(**scored))
         write_text(evaluation / "plots/confidence.csv", "confidence,count_accuracy\n0.4,0.9\n")
         write_json(evaluation / "input_profile.json", {"pictures": 10})
         counted = [{"id": f"p{n:02d}", "truth": truth, "count": COUNTS[seen]} for n in range(10)]
@@ -168,7 +172,14 @@ def test_the_first_model_above_the_floors_becomes_champion(world: World) -> None
     version = client.get_model_version("fingers", "1")
     assert version.run_id == released.lineage.run_id
     assert version.tags["sha256"] == released.sha256
-    for said in ("# fingers", "All passed", "10 of 11 pictures", "| 3 | 10 | 3 |", "| exact count | 0.900"):
+    for said in (
+        "# fingers",
+        "All passed",
+        "10 of 11 pictures",
+        "| 3 | 10 | 3 |",
+        "| exact count | 0.900",
+        "found by centerface",
+    ):
         assert said in str(version.description)
     run = client.get_run(released.lineage.run_id or "")
     assert run.info.status == "FINISHED"
@@ -177,6 +188,16 @@ def test_the_first_model_above_the_floors_becomes_champion(world: World) -> None
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
         *("configuration", "data", "evaluate", "model", "release.json", "train")
     }
+
+
+def test_a_precision_that_collapsed_is_said_not_to_serve(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    scores = metrics()["precisions"]["f32"]
+    world.register(precisions={"f32": scores, "bf16": scores, "int8": {**scores, "count_accuracy": 0.21}})
+    assert read_release(world.release).servable == ["f32", "bf16"]
+    assert "int8 will not serve: count accuracy 0.21, f32's 0.9" in caplog.messages
+    card = str(connect(tracking_uri()).get_model_version("fingers", "1").description)
+    for row in ("| f32 | 0.950 | 0.900 | 4.2 | yes |", "| int8 | 0.950 | 0.210 | 4.2 | no |"):
+        assert row in card
 
 
 def test_a_model_below_a_floor_is_registered_and_does_not_become_champion(

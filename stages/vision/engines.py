@@ -1,6 +1,7 @@
 """A downloaded release on this machine -> the device and precision that run its detector fastest, and that Detector."""
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from stages.vision.network import Device, Network, devices, onnxruntime_network,
 logger = logging.getLogger(__name__)
 
 CACHE = "openvino"  # beside the files it was compiled from, and trusted as they are
-RUNS = 9  # timed ones, after two that warm up
+RUNS = 5  # timed ones, after two that warm up
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def network(folder: Path, release: Release, choice: Choice, threads: int) -> Net
     if choice.device != "cpu":
         return onnxruntime_network(folder / release.file, classes, choice.device, threads)
     file = INT8_FILE if choice.precision == "int8" else release.file
-    return openvino_network(folder / file, classes, choice.precision, threads, folder / CACHE)
+    cache = folder / CACHE if os.access(folder, os.W_OK) else None
+    return openvino_network(folder / file, classes, choice.precision, threads, cache)
 
 
 def duration(network: Network) -> float:
