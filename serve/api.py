@@ -5,7 +5,7 @@ import logging
 import time
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -15,6 +15,7 @@ from serve.logs import request_id
 from serve.problems import Problem
 from serve.schema import Answer, Batch, Error, Health, LoadRequest, Models, Swapped
 from serve.service import Question, Service
+from stages.release import Release
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ OF_PICTURES: Final = {
     **error(503, "no model yet, too many pictures under way, or a worker died; Retry-After says when"),
     **error(504, "no answer in time"),
 }
+ONE_PIXEL: Final = (  # a whole PNG
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVQIHWNoaGgAAAMEAYHZ9rm7AAAAAElFTkSuQmCC"
+)
 BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 BODY: Final = {
     "required": True,
@@ -63,7 +67,7 @@ BODY: Final = {
                 "additionalProperties": False,
                 "properties": {"image": {"type": "string", "format": "byte", "minLength": 1}},
             },
-            "example": {"image": "/9j/4AAQSkZJRg…"},
+            "example": {"image": ONE_PIXEL},
         },
     },
 }
@@ -173,6 +177,16 @@ async def load(service: Served, wanted: LoadRequest, request: Request) -> Swappe
     service.metrics.swaps.labels("done").inc()
     seconds = round(time.perf_counter() - since, 3)
     return Swapped(current=current.ref, before=before.ref if before else None, seconds=seconds)
+
+
+@router.get(
+    "/models/{version}",
+    response_model=Release,
+    responses={**COMMON, **error(404, "no such path"), **error(409, "the version is not loaded")},
+    summary="A loaded version's release: classes and their numbers, thresholds, scores, lineage",
+)
+async def release(service: Served, version: Annotated[str, Path(min_length=1, max_length=100)]) -> Release:
+    return service.loaded.take(version).release
 
 
 @router.get("/health", response_model=Health, summary="How it is; answers 200 also when not ready")

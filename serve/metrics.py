@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.jobs import Seen
 from stages.release import Release
+from stages.vision.detector import finger_count
 
 PREFIX = "fingers"
 LATENCY = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)  # s
@@ -47,14 +49,19 @@ class Metrics:
         self.clients = 0
         self.swaps = self._counter("model_swaps", "models put in place without a restart, by outcome", "outcome")
 
-    def saw(self, seen: Seen, waited: float, count: int, release: Release) -> None:
-        """One picture that was answered with a count. waited: s."""
+    def saw(self, seen: Seen, waited: float, release: Release) -> None:
+        """One picture that was answered with a count. waited: s.
+
+        Counted as the release would, whatever threshold was asked for: the dashboard asks for all that may be a hand.
+        """
+        hands = [hand for hand in seen.hands if hand.confidence >= release.thresholds.confidence]
         parts = {"queue": waited, "decode": seen.decode, "faces": seen.hide, "detect": seen.detect}
         for part, seconds in parts.items():
             self.parts.labels(part).observe(seconds)
         self.hid(seen)
+        count = finger_count(np.array([hand.class_id for hand in hands], np.int64), release.counts)
         self.counts.labels(str(count)).inc()
-        for hand in seen.hands:
+        for hand in hands:
             self.hands.labels(release.classes[hand.class_id]).inc()
             self.confidence.observe(hand.confidence)
             self.unknown.inc(release.counts[hand.class_id] is None)

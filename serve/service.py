@@ -43,7 +43,7 @@ class Service:
         job = Job(content, served.version, question.confidence, question.iou, question.render)
         seen, waited = await self._outcome(job)
         answer = answered(seen, served, since)
-        self.metrics.saw(seen, waited, answer.finger_count, served.release)
+        self.metrics.saw(seen, waited, served.release)
         return answer, seen
 
     async def blur(self, content: bytes | Problem) -> Seen:

@@ -2,14 +2,18 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from websockets.sync.client import connect
 
+from serve.jobs import Hand, Seen
+from serve.metrics import Metrics
 from stages.vision.images import decode
 from tests.pictures import saved
+from tests.released import HAND, model, release
 from tests.server import Server
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -115,6 +119,14 @@ def test_the_models_are_listed_with_scores_and_lineage(server: Server) -> None:
     assert set(version["lineage"]) == {"data", "lock", "git", "run_id"}
 
 
+def test_a_loaded_version_tells_its_classes_their_numbers_and_its_thresholds(server: Server) -> None:
+    card = httpx.get(f"{server.url}/models/release").json()
+    assert card["counts"] == [0, 1, 2, 3, 4, 5, None]
+    assert card["classes"][6] == "unknown"
+    assert card["thresholds"] == {"confidence": 0.4, "iou": 0.6, "max_boxes": 20}
+    assert problem(httpx.get(f"{server.url}/models/9"))[:2] == (409, "model_not_loaded")
+
+
 def test_a_path_that_is_not_there_and_a_method_that_is_not_are_errors_like_others(server: Server) -> None:
     assert problem(httpx.get(f"{server.url}/nowhere"))[:2] == (404, "not_found")
     assert problem(httpx.get(f"{server.url}/predict"))[:2] == (405, "method_not_allowed")
@@ -159,6 +171,14 @@ def test_metrics_count_what_every_worker_did(server: Server) -> None:
         assert change(before, after, "fingers_picture_seconds_count", part=part) == 12
     assert after["fingers_model_test", '{"metric": "map50"}'] == 0.95
     assert after["fingers_process_up", '{"process": "worker-0"}'] == 1
+
+
+def test_a_hand_below_the_releases_threshold_is_not_counted_though_it_was_asked_for(tmp_path: Path) -> None:
+    metrics, served = Metrics(), release(model(tmp_path / "detector.onnx"), None)
+    hands = [Hand(3, confidence, HAND) for confidence in (0.9, 0.1)]
+    metrics.saw(Seen(hands, 0, True, 64, 64, 120.0, 80.0, 0.001, 0.01, 0.005, None), 0.0, served)
+    assert metrics.registry.get_sample_value("fingers_finger_counts_total", {"count": "3"}) == 1
+    assert metrics.registry.get_sample_value("fingers_hands_total", {"class_name": "3"}) == 1
 
 
 def test_metrics_are_prometheus_own_text(server: Server) -> None:
