@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import cv2
@@ -35,6 +36,7 @@ QUARTER_TURNS = (0, 1, 3)  # counter-clockwise
 SURE = 0.55
 SAME_FACE = 0.5  # overlap above which two boxes are one face
 MOST_FACES = 1000
+COMPILING = Lock()  # a compilation takes all cores: two threads' at once gain nothing, and were seen to stand still
 HAAR_FILE = Path(cv2.__file__).with_name("data") / "haarcascade_frontalface_default.xml"
 SMALLEST_CELL = 3  # px: a mosaic of single pixels would hide nothing
 
@@ -130,13 +132,15 @@ class CenterFace:
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # pinned, the networks of several threads or processes wait for the same core
         }
 
         @lru_cache(len(CANVASES) + 1)
         def compiled(shape: tuple[int, ...]) -> openvino.CompiledModel:
-            model = core.read_model(file)
-            model.reshape(list(shape))
-            return core.compile_model(model, "CPU", settings)
+            with COMPILING:
+                model = core.read_model(file)
+                model.reshape(list(shape))
+                return core.compile_model(model, "CPU", settings)
 
         self._compiled = compiled
 
