@@ -1,69 +1,18 @@
 """Versions of a real registry, put in place of one another in a running server."""
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 import httpx
 import pytest
 
-from stages.registry import Registry
 from tests.pictures import saved
 from tests.released import model, registered
-from tests.server import Server, start_server, write_repository
+from tests.server import start_server
+from tests.team import ADMIN, USER, Team, address, founded, put
 
 pytestmark = pytest.mark.slow
-ADMIN, USER = "an admin's key for tests".replace(" ", "-"), "a user's key for tests".replace(" ", "-")
-
-
-@dataclass(frozen=True)
-class Team:
-    """A server, and the registry that it takes models from; version n sees n fingers."""
-
-    server: Server
-    registry: Registry
-
-    def load(self, version: str, key: str = ADMIN) -> httpx.Response:
-        return self.post("/models/load", key, json={"version": version})
-
-    def count(self, version: str = "") -> httpx.Response:
-        query = f"?model={version}" if version else ""
-        return self.post(f"/predict{query}", USER, content=saved("JPEG"), headers={"Content-Type": "image/jpeg"})
-
-    def post(self, path: str, key: str, **request: Any) -> httpx.Response:
-        headers = {**request.pop("headers", {}), "X-API-Key": key}
-        return httpx.post(f"{self.server.url}{path}", headers=headers, timeout=60, **request)
-
-    def models(self) -> dict[str, Any]:
-        document: dict[str, Any] = httpx.get(f"{self.server.url}/models", headers={"X-API-Key": USER}).json()
-        return document
-
-    def loaded(self) -> list[str]:
-        return [version["version"] for version in self.models()["versions"] if version["loaded"]]
-
-
-def put(registry: Registry, folder: Path, count: int) -> str:
-    """The number of a version that sees count fingers."""
-    return registered(registry, model(folder / f"{count}.onnx", count), key=f"k{count}").number
-
-
-def founded(folder: Path, empty_store: Path) -> Team:
-    """Champion is version 1; keeps two."""
-    (folder / ".local/mlflow").mkdir(parents=True)
-    shutil.copy(empty_store, folder / ".local/mlflow/mlflow.db")
-    registry = Registry("fingers")
-    assert [put(registry, folder / "made", count) for count in (1, 2, 3)] == ["1", "2", "3"]
-    registry.set_alias("champion", registry.find("1"))
-    write_repository(folder, count=5)
-    names = {"MLFLOW_TRACKING_URI": address(folder), "DEFAULT_MODEL_NAME": "fingers", "MODELS_KEPT": "2"}
-    return Team(start_server(folder, API_KEYS=USER, ADMIN_KEYS=ADMIN, **names), registry)
-
-
-def address(folder: Path) -> str:
-    return f"sqlite:///{folder}/.local/mlflow/mlflow.db"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +21,7 @@ def running_team(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address(folder))
         patch.setenv("DVC_ROOT", str(folder))
-        team = founded(folder, empty_store)
+        team = founded(folder, empty_store, API_KEYS=USER, ADMIN_KEYS=ADMIN)
         yield team
         team.server.stop()
 
@@ -172,7 +121,7 @@ def test_without_the_registry_a_start_serves_what_was_served_last_and_says_so(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(tmp_path))
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    team = founded(tmp_path, empty_store)
+    team = founded(tmp_path, empty_store, API_KEYS=USER, ADMIN_KEYS=ADMIN)
     swapped = team.load("2")
     assert team.server.stop() == 0
     assert swapped.status_code == 200

@@ -1,0 +1,35 @@
+"""The server asked whatever its own description allows, and what that forbids: schemathesis finds nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.native import ROOT
+from tests.team import address, founded
+
+pytestmark = pytest.mark.slow
+
+
+def test_schemathesis_finds_nothing(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a registry, since without one /runs answers 503, which would be taken for a bug."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address(tmp_path))
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    server = founded(tmp_path, empty_store).server
+    command = [Path(sys.executable).with_name("schemathesis"), "run", f"{server.url}/openapi.json", "--checks", "all"]
+    try:
+        done = subprocess.run(
+            [*command, "--max-examples", "40", "--no-color", "--seed", "1"],
+            cwd=tmp_path,  # it leaves a folder of its own
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.api_bodies", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        code = server.stop()
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
+    assert code == 0
