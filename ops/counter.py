@@ -1,9 +1,10 @@
 """A picture -> its Answer, and the picture with faces hidden: by the model on this disk, or by a server."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,8 @@ from stages.params import StageError
 from stages.vision import engines
 from stages.vision.faces import Blur
 from stages.vision.images import MAX_PIXELS, Image, encode_jpeg
+
+logger = logging.getLogger(__name__)
 
 # Of the server's settings, those that say which model answers, and on what it runs.
 READ = ("DEFAULT_MODEL_NAME", "DEFAULT_MODEL_STAGE", "MLFLOW_TRACKING_URI", "SERVE_DEVICE")
@@ -66,8 +69,7 @@ class Here:
         if version and not settings.mlflow_tracking_uri:
             settings = settings.model_copy(update={"mlflow_tracking_uri": tracking_uri()})
         shelf = Shelf(settings, local_folder() / "serve")
-        with chdir(local_folder().parent):  # the release is looked for from there
-            self._served = shelf.fetch(version) if version else first(shelf)
+        self._served = shelf.fetch(version) if version else first(shelf)
         release, folder = checked_release(self._served.folder), self._served.folder
         choice = engines.pick(folder, release, settings.serve_device)
         self._model = Model(release, engines.load(folder, release, choice), Blur(hiding(release.faces)))
@@ -126,6 +128,8 @@ def first(shelf: Shelf) -> Served:
     served, reason = shelf.first()
     if served is None:
         raise StageError(reason or "no model")
+    if reason:  # such as a registry that is away: what it gave last answers
+        logger.warning("%s", reason)
     return served
 
 

@@ -152,6 +152,7 @@ def watch(index: int, counter: Counter) -> None:
         video.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one that waited
         with suppress(KeyboardInterrupt):
             tell(live(video), counter)
+            raise StageError(f"camera:{index}: gives no more pictures; was it unplugged, or taken by another program?")
     finally:
         video.release()
 
