@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,21 +16,15 @@ from stages.runs import Point, Run, Runs, in_progress_here
 logger = logging.getLogger(__name__)
 
 Sort = Literal["started", "seconds", "best_map50", "test_map50", "count_accuracy"]
-SILENT_AFTER = 600.0  # s without an epoch, and no less than five epochs' time: then it may be dead
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run, its val mAP50 epoch by epoch, and what becomes of it as far as can be told.
-
-    condition is MLflow's status in lower case, except where MLflow says RUNNING because nobody told it otherwise:
-    interrupted: the process was killed, here, and the next dvc repro goes on with it;
-    silent: another machine's, and no epoch has come for long.
-    """
+    """A run, its val mAP50 epoch by epoch, and what becomes of it as far as can be told."""
 
     run: Run
     epochs: list[Point]
-    condition: str
+    condition: str  # of stages.runs
 
     @property
     def asked(self) -> int | None:
@@ -124,15 +118,4 @@ def watch(every: float, until_done: bool) -> Iterator[list[Progress]]:
 
 def progress(runs: Runs, run: Run) -> Progress:
     epochs = [point for point in runs.history(run, "map50") if point.step > 0]
-    if run.status != "RUNNING":
-        return Progress(run, epochs, run.status.lower())
-    return Progress(run, epochs, condition(run.started, epochs, runs.is_written_here(run), time.time()))
-
-
-def condition(started: int, epochs: Sequence[Point], written_here: bool | None, now: float) -> str:
-    """Of a run that MLflow takes for running. started in ms, now in s since 1970."""
-    if written_here is not None:
-        return "running" if written_here else "interrupted"
-    times = [started, *(point.time for point in epochs)]
-    an_epoch = (times[-1] - times[0]) / 1000 / max(len(epochs), 1)
-    return "silent" if now - times[-1] / 1000 > max(SILENT_AFTER, 5 * an_epoch) else "running"
+    return Progress(run, epochs, runs.condition(run))

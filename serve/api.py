@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -13,7 +14,7 @@ from serve.intake import Limits, Upload, upload
 from serve.jobs import Render, Seen
 from serve.logs import request_id
 from serve.problems import Problem
-from serve.schema import Answer, Batch, Error, Health, LoadRequest, Models, Swapped
+from serve.schema import Answer, Batch, DriftReport, Error, Health, InputDrift, LoadRequest, Models, Swapped
 from serve.service import Question, Service
 from stages.release import Release
 
@@ -45,32 +46,24 @@ ONE_PIXEL: Final = (  # a whole PNG
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVQIHWNoaGgAAAMEAYHZ9rm7AAAAAElFTkSuQmCC"
 )
 BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
-BODY: Final = {
-    "required": True,
-    "content": {
-        "image/jpeg": BINARY,
-        "image/png": BINARY,
-        "image/webp": BINARY,
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-                },
-            }
-        },
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "additionalProperties": False,
-                "properties": {"image": {"type": "string", "format": "byte", "minLength": 1}},
-            },
-            "example": {"image": ONE_PIXEL},
-        },
-    },
-}
+
+
+def body(**bounds: int) -> dict[str, Any]:
+    """bounds: of the number of files in a form, in the words of JSON Schema."""
+    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}, **bounds}
+    image = {"type": "string", "format": "byte", "minLength": 1}
+    forms = {
+        "multipart/form-data": {"schema": of_only("file", files)},
+        "application/json": {"schema": of_only("image", image), "example": {"image": ONE_PIXEL}},
+    }
+    raw = dict.fromkeys(("image/jpeg", "image/png", "image/webp"), BINARY)
+    return {"requestBody": {"required": True, "content": raw | forms}}
+
+
+def of_only(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: schema}}
+
+
 JPEG: Final = {"image/jpeg": BINARY}
 Fraction = Annotated[float | None, Query(ge=0, le=1)]
 
@@ -108,7 +101,7 @@ router = APIRouter()
     "/predict",
     response_model=Answer | Batch,
     responses={200: {"content": JPEG}, **OF_PICTURES},
-    openapi_extra={"requestBody": BODY},
+    openapi_extra=body(),
     summary="Count raised fingers; faces are hidden first",
 )
 async def predict(
@@ -118,11 +111,10 @@ async def predict(
     model: Annotated[str | None, Query(description="a loaded version", min_length=1, max_length=100)] = None,
 ) -> Response:
     served, since = service.loaded.take(model), time.perf_counter()
-    if asked.render == "image":
-        answer, seen = await service.count(only(uploaded), served, asked, since)
-        return picture(seen, {"X-Finger-Count": str(answer.finger_count)})
     if not uploaded.batch:
-        answer, _ = await service.count(only(uploaded), served, asked, since)
+        answer, seen = await service.count(uploaded.pictures[0], served, asked, since)
+        if asked.render == "image":
+            return picture(seen, {"X-Finger-Count": str(answer.finger_count)})
         return as_json(answer)
 
     async def one(content: bytes | Problem) -> Answer | Error:
@@ -140,7 +132,7 @@ async def predict(
     "/blur",
     response_class=Response,
     responses={200: {"content": JPEG}, **OF_PICTURES},
-    openapi_extra={"requestBody": BODY},
+    openapi_extra=body(maxItems=1),
     summary="The picture with faces hidden, and nothing else",
 )
 async def blur(service: Served, uploaded: Annotated[Upload, Depends(sent)]) -> Response:
@@ -218,10 +210,18 @@ async def metrics(service: Served, request: Request) -> Response:
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
+@router.get("/drift", response_model=DriftReport, responses=COMMON, summary="Are pictures as those in training were?")
+async def drift(service: Served) -> DriftReport:
+    current = service.loaded.current
+    found = service.metrics.drifts(current.release) if current else []
+    inputs = [InputDrift(**asdict(each), drifted=each.drifted) for each in found]
+    return DriftReport(version=current.version if current else None, inputs=inputs)
+
+
 def only(uploaded: Upload) -> bytes | Problem:
     """Raises Problem unless there is one picture."""
-    if len(uploaded.pictures) > 1:
-        raise Problem(400, "bad_request", f"{len(uploaded.pictures)} pictures; a picture as answer takes one")
+    if uploaded.batch:
+        raise Problem(400, "bad_request", f"{len(uploaded.pictures)} pictures; this takes one")
     return uploaded.pictures[0]
 
 

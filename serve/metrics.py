@@ -1,7 +1,8 @@
 """What the server did -> Prometheus. Workers answer with numbers to the one API process: its registry sees all."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.drift import Drift, Recent, drifts
 from serve.jobs import Seen
 from stages.release import Release
 from stages.vision.detector import finger_count
@@ -46,6 +48,7 @@ class Metrics:
         self.sharpness = self._histogram("input_sharpness", "variance of the Laplacian of pictures", SHARPNESS)
         self.sides = self._histogram("input_side_px", "sides of pictures", SIDES, "side")
         self.frames_dropped = self._counter("frames_dropped", "WebSocket frames that a newer one replaced")
+        self.recent: defaultdict[str, Recent] = defaultdict(Recent)  # by the sha256 of the model that answered
         self.clients = 0
         self.swaps = self._counter("model_swaps", "models put in place without a restart, by outcome", "outcome")
 
@@ -69,6 +72,11 @@ class Metrics:
         self.sharpness.observe(seen.sharpness)
         self.sides.labels("width").observe(seen.width)
         self.sides.labels("height").observe(seen.height)
+        self.recent[release.sha256].add(seen, [hand.confidence for hand in hands], time.monotonic())
+
+    def drifts(self, release: Release) -> list[Drift]:
+        """Of what the release answered lately."""
+        return drifts(self.recent[release.sha256].values(time.monotonic()), release.input_profile)
 
     def hid(self, seen: Seen) -> None:
         self.pictures.inc()
@@ -144,6 +152,7 @@ class Now:
 
     version: str | None
     release: Release | None
+    drifts: Sequence[Drift]
     under_way: int
     clients: int
     processes: Mapping[str, int]  # name -> pid
@@ -167,6 +176,7 @@ class AtScrape(Collector):
         yield gauge("ready", "1: a model answers", float(now.release is not None))
         if now.release is not None and now.version is not None:
             yield from of_model(now.version, now.release)
+        yield of_drift(now.drifts)
         yield from of_processes(now.processes)
 
 
@@ -180,6 +190,15 @@ def of_model(version: str, release: Release) -> Iterator[GaugeMetricFamily]:
         if value is not None:
             scores.add_metric([name], value)
     yield scores
+
+
+def of_drift(drifts: Sequence[Drift]) -> GaugeMetricFamily:
+    words = "recent median's distance from training's, signed; beyond 1 or -1: outside of nine in ten training pictures"
+    family = gauge_family("drift", words, "input")
+    for drift in drifts:
+        if drift.score is not None:
+            family.add_metric([drift.name], drift.score)
+    return family
 
 
 def of_processes(processes: Mapping[str, int]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:

@@ -1,5 +1,6 @@
 """The shapes of what the server answers, for /openapi.json and for clients."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,7 +51,10 @@ class Answer(Shape):
     inference_time_ms: float = Field(examples=[5.1], description="of the hand detector alone")
     timing_ms: Timing
     model: ModelRef
-    blurred: str | None = Field(default=None, description="with render=blurred: the blurred picture, JPEG in base64")
+    blurred: str | None = Field(
+        default=None,
+        description="with render=blurred the blurred picture, in a batch with render=image boxes too: JPEG in base64",
+    )
 
 
 class ErrorDetail(Shape):
@@ -106,3 +110,66 @@ class Health(Shape):
     engine: str | None = Field(examples=["cpu/bf16"], description="what the model runs on, and in which precision")
     workers: dict[str, Literal["ready", "starting"]] = Field(examples=[{"0": "ready", "1": "starting"}])
     git: str | None = Field(description="the revision that the model was made at")
+
+
+class ListedRun(Shape):
+    """A training, as MLflow has it."""
+
+    id: str = Field(examples=["4f1c9a70e6c34d1b8a5f0e2d7c6b9a81"])
+    name: str = Field(examples=["wistful-finch-204"])
+    state: str = Field(
+        examples=["finished"],
+        description="running, finished, failed, killed; interrupted: its process died; silent: no epoch for long",
+    )
+    architecture: str | None = Field(examples=["yolo11n"], description="what it was trained from")
+    epochs: int = Field(ge=0, examples=[37], description="done")
+    of_epochs: int | None = Field(examples=[50], description="asked for")
+    val_map50: float | None = Field(examples=[0.951], description="on val pictures, at its newest epoch")
+    map50: float | None = Field(examples=[0.976], description="on test pictures; null before it was evaluated")
+    count_accuracy: float | None = Field(examples=[0.949], description="on test pictures")
+    version: str | None = Field(examples=["7"], description="that it was registered as")
+    started: datetime
+    seconds: float = Field(ge=0, examples=[812.4], description="to its end, or to its newest epoch")
+    metrics: list[str] = Field(examples=[["box_loss", "map50", "test/map50"]], description="that it has curves of")
+
+
+class RunList(Shape):
+    runs: list[ListedRun]
+    next: str | None = Field(description="the page that follows, as `page`; null at the last")
+    unavailable: str | None = Field(description="why there are none to show; null when MLflow answered")
+
+
+class Series(Shape):
+    name: str = Field(examples=["map50"])
+    steps: list[int] = Field(examples=[[1, 2, 3]], description="epochs; 0: of the run as a whole")
+    values: list[float | None] = Field(examples=[[0.41, 0.77, 0.92]], description="null: not a finite number")
+
+
+class Curves(Shape):
+    id: str
+    state: str = Field(examples=["running"], description="as in /runs")
+    series: list[Series]
+
+
+class InputDrift(Shape):
+    """One property of the pictures, of late and in training."""
+
+    name: str = Field(examples=["brightness"])
+    values: int = Field(ge=0, examples=[212], description="that were seen lately")
+    recent: dict[str, float] | None = Field(examples=[{"p05": 41.0, "p50": 62.0}], description="null: too few")
+    training: dict[str, float] | None = Field(
+        examples=[{"p05": 88.0, "p50": 112.0}], description="null: not in the release"
+    )
+    score: float | None = Field(
+        examples=[-2.1], description="beyond 1 or -1, the median is outside of nine in ten training pictures"
+    )
+    drifted: bool
+    words: str | None = Field(
+        examples=["pictures are darker than those in training (median brightness 62 against 112)"],
+        description="null: as in training, or it cannot be told",
+    )
+
+
+class DriftReport(Shape):
+    version: str | None = Field(description="of the model that answers by default; null when there is none yet")
+    inputs: list[InputDrift]

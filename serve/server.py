@@ -36,6 +36,7 @@ from serve.logs import configure_logging, request_id
 from serve.metrics import Measured, Metrics, Now
 from serve.models import Loaded, Shelf
 from serve.problems import Problem
+from serve.runs import runs_routes
 from serve.service import Service
 from serve.settings import Settings
 from serve.static import mount
@@ -157,6 +158,7 @@ def application(server: Server, service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(runs_routes(service.settings))
     docs(app)
     app.add_exception_handler(Problem, as_answer)
     app.add_exception_handler(HTTPException, as_answer)
@@ -225,6 +227,7 @@ def now(service: Service) -> Now:
     return Now(
         version=current.version if current else None,
         release=current.release if current else None,
+        drifts=service.metrics.drifts(current.release) if current else [],
         under_way=dispatch.versions.total(),
         clients=service.metrics.clients,
         processes={"api": os.getpid()} | {f"worker-{n}": pid for n, pid in dispatch.pids().items()},

@@ -34,7 +34,8 @@ HOMES = {
 
 VISION_MAY = ("stages.vision", "stages.params", "stages.files", "stages.release")
 SERVE_MAY = tuple(
-    f"stages.{room}" for room in ("files", "lineage", "mlflow_client", "params", "registry", "release", "vision")
+    f"stages.{room}"
+    for room in ("files", "lineage", "mlflow_client", "params", "registry", "release", "runs", "vision")
 )
 
 

@@ -96,10 +96,11 @@ def test_the_picture_comes_back_with_boxes_when_asked_for(server: Server) -> Non
     assert (inline == plain).all()
 
 
-def test_a_picture_as_answer_takes_one(server: Server) -> None:
+def test_several_pictures_come_back_in_one_answer_and_blur_takes_one(server: Server) -> None:
     files = [("file", saved("JPEG"))] * 2
-    for path in ("/blur", "/predict?render=image"):
-        assert problem(httpx.post(f"{server.url}{path}", files=files))[:2] == (400, "bad_request")
+    results = httpx.post(f"{server.url}/predict?render=image", files=files).json()["results"]
+    assert [decode(base64.b64decode(result["blurred"])).shape for result in results] == [(48, 64, 3)] * 2
+    assert problem(httpx.post(f"{server.url}/blur", files=files))[:2] == (400, "bad_request")
 
 
 def test_health_tells_what_runs_and_where(server: Server) -> None:
