@@ -20,9 +20,12 @@ from ops.counter import Counted, Counter, Here
 from ops.footage import Frame, middle, smoothed
 from serve.problems import Problem
 from serve.schema import Answer, ModelRef, Size, Timing
+from stages.files import write_json
 from stages.params import StageError
+from stages.registry import Registry
 from stages.vision.images import Image, decode, read_header
 from tests.native import noise, png
+from tests.released import model, registered, release
 from tests.server import Server, free_port, write_repository
 
 MODEL = ModelRef(name="fingers", version="release", sha256="0" * 64)
@@ -105,6 +108,26 @@ def test_a_picture_is_counted_here_from_anywhere_in_the_repository(repository: P
     assert result["answer"]["finger_count"] == 3
     assert result["answer"]["preprocessing_applied"] is True
     assert result["answer"]["model"]["version"] == "release"
+
+
+def test_a_version_comes_from_the_registry(local_store: Path, photos: Path, tmp_path: Path) -> None:
+    registry = Registry("fingers")
+    registry.set_alias("champion", registered(registry, model(tmp_path / "a.onnx", count=4)))
+    arguments = photos / "a.png", "--model", "champion", "--json"
+    (result,) = json.loads(fingers(*arguments, DVC_ROOT=str(local_store), DEFAULT_MODEL_NAME="fingers"))
+    assert result["answer"]["finger_count"] == 4
+    assert result["answer"]["model"]["version"] == "1"
+
+
+def test_a_model_that_failed_its_gates_counts_and_says_so(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    onnx = model(tmp_path / "models/detector.onnx")
+    failure = {"gate": "min_map50", "value": 0.1, "needed": 0.85, "text": "mAP50 0.1 is below 0.85"}
+    released = release(onnx, None, gates={"passed": False, "failures": [failure]})
+    write_json(onnx.with_name("release.json"), released.model_dump())
+    fingers(photos / "a.png", DVC_ROOT=str(tmp_path))
+    assert "mAP50 0.1 is below 0.85" in caplog.text
 
 
 def test_here_and_a_server_answer_alike(here: Counter, server: Server, photos: Path) -> None:
