@@ -18,13 +18,9 @@ const REMEDIES = {
 
 export class Problem extends Error {
   /** status 0: there was no answer. code: as the API has it, or "unreachable". */
-  constructor(status, code, message, requestId = null) {
+  constructor(status, code, message, { requestId = null, remedy = REMEDIES[code] ?? "" } = {}) {
     super(message);
-    Object.assign(this, { status, code, requestId });
-  }
-
-  get remedy() {
-    return REMEDIES[this.code] ?? "";
+    Object.assign(this, { status, code, requestId, remedy });
   }
 }
 
@@ -92,7 +88,7 @@ async function fetched(path, options, key) {
 async function problemOf(response) {
   try {
     const { error } = await response.json();
-    return new Problem(response.status, error.code, error.message, error.request_id);
+    return new Problem(response.status, error.code, error.message, { requestId: error.request_id });
   } catch {
     return new Problem(response.status, "unavailable", `something before the server answered with ${response.status}`);
   }

@@ -2,6 +2,7 @@
 
 import { createApi, Problem } from "./api.js";
 import { h } from "./dom.js";
+import { sentence } from "./trouble.js";
 
 const HEALTH_EVERY = 5000; // ms
 const FIRST = "try";
@@ -11,6 +12,7 @@ const names = tabs.map((tab) => tab.dataset.view);
 const panel = document.getElementById("view");
 const api = createApi(askForKey);
 let shown = { name: null, unmount: () => {} };
+let watching = 0; // the timer of the next look at the server
 
 start();
 
@@ -73,8 +75,6 @@ function moveAmongTabs(event) {
   go(tab.dataset.view);
 }
 
-let watching = 0;
-
 function watchHealth() {
   clearTimeout(watching);
   if (document.hidden) return;
@@ -106,9 +106,6 @@ function tell(state, words, trouble) {
   if (banner.textContent !== trouble) banner.textContent = trouble;
 }
 
-function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
-}
 
 /** Resolves to {key, keep}, or null when the dialog was left. */
 function askForKey(why) {
