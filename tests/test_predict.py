@@ -243,7 +243,7 @@ def test_killed_at_any_moment_it_goes_on(repository: Path, tmp_path: Path) -> No
     assert sorted(result["file"] for result in lines_of(out)) == sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_saved_has_boxes_and_hidden_faces_only(here: Counter, photos: Path, tmp_path: Path) -> None:
+def test_what_is_saved_has_boxes(here: Counter, photos: Path, tmp_path: Path) -> None:
     save = tmp_path / "boxed"
     predict.count(predict.pictures_in([photos], save), here, None, save)
     files = sorted(path.relative_to(save).as_posix() for path in save.rglob("*") if path.is_file())
@@ -252,6 +252,22 @@ def test_what_is_saved_has_boxes_and_hidden_faces_only(here: Counter, photos: Pa
     original = decode((photos / "a.png").read_bytes())
     assert cv2.absdiff(decode(content), original).max() > 60, "no box was drawn"
     assert read_header(content).extension == ".jpg"
+
+
+@pytest.mark.skipif("FACES_DATA" not in os.environ, reason="FACES_DATA names no folder with boxed faces")
+def test_what_is_saved_shows_no_face(here: Counter, tmp_path: Path) -> None:
+    folder = Path(os.environ["FACES_DATA"])
+    truth = json.loads((folder / "faces.json").read_text())
+    names = sorted(truth)[:5]
+    predict.count({name: folder / "images" / name for name in names}, here, None, tmp_path)
+    for name in names:
+        before, after = decode((folder / "images" / name).read_bytes()), decode((tmp_path / name).read_bytes())
+        height, width = before.shape[:2]
+        x, y, w, h = max(truth[name]["faces"], key=lambda face: float(face[2] * face[3]))
+        rows = slice(round((y - h / 2) * height), round((y + h / 2) * height))
+        columns = slice(round((x - w / 2) * width), round((x + w / 2) * width))
+        eyes, hidden = (cv2.GaussianBlur(image[rows, columns], (0, 0), w * width / 40) for image in (before, after))
+        assert cv2.absdiff(eyes, hidden).mean() > 4, f"{name}: the face looks as it did"
 
 
 def test_a_copy_that_is_missing_is_made(here: Counter, photos: Path, tmp_path: Path) -> None:
