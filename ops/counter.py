@@ -13,7 +13,7 @@ from serve.client import FingerClient, ServerError
 from serve.intake import checked
 from serve.models import Served, Shelf
 from serve.problems import Problem
-from serve.schema import Answer, ModelRef
+from serve.schema import Answer
 from serve.service import answered
 from serve.settings import read_settings
 from serve.sight import Model, checked_release, decoded, hiding, look
@@ -40,7 +40,7 @@ class Counted:
 class Counter(Protocol):
     """Raises Problem or ServerError for a picture that gets no answer."""
 
-    model: ModelRef
+    model: tuple[str, str]  # version and sha256 of the one that will answer
     at_once: int  # calls that may run beside each other
 
     def picture(self, content: bytes, *, draw: bool = False) -> Counted: ...
@@ -73,7 +73,7 @@ class Here:
         release, folder = checked_release(self._served.folder), self._served.folder
         choice = engines.pick(folder, release, settings.serve_device)
         self._model = Model(release, engines.load(folder, release, choice), Blur(hiding(release.faces)))
-        self.model = self._served.ref
+        self.model = self._served.version, release.sha256
 
     def picture(self, content: bytes, *, draw: bool = False) -> Counted:
         since = time.perf_counter()
@@ -133,16 +133,16 @@ def first(shelf: Shelf) -> Served:
     return served
 
 
-def there(client: FingerClient, version: str | None) -> ModelRef:
-    """The model that will answer. Raises ServerError, StageError."""
+def there(client: FingerClient, version: str | None) -> tuple[str, str]:
+    """Version and sha256 of the model that will answer. Raises ServerError, StageError."""
     health = client.health()
     if version is None:
         if health.model is None:
             raise StageError(f"the server has no model yet: {'; '.join(health.reasons)}")
-        return health.model
-    models = client.models()
-    for one in models.versions:
-        if one.version == version and one.loaded:
-            return ModelRef(name=models.name, version=version, sha256=one.sha256)
-    loaded = ", ".join(one.version for one in models.versions if one.loaded) or "none"
-    raise StageError(f"--model: the server has no version {version!r} loaded; loaded: {loaded}")
+        return health.model.version, health.model.sha256
+    loaded = {one.version: one.sha256 for one in client.models().versions if one.loaded}
+    if version not in loaded:
+        raise StageError(
+            f"--model: the server has no version {version!r} loaded; loaded: {', '.join(loaded) or 'none'}"
+        )
+    return version, loaded[version]

@@ -151,7 +151,7 @@ def kept(out: Path, pictures: Mapping[str, Path], counter: Counter, save: Path |
             others[result.file] = result
         elif (
             result.answer
-            and result.answer.model == counter.model
+            and (result.answer.model.version, result.answer.model.sha256) == counter.model
             and (save is None or saved(save, result.file).is_file())
             and result.sha256 == sha256_there(pictures[result.file])
         ):

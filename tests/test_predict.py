@@ -28,17 +28,16 @@ from tests.native import noise, png
 from tests.released import model, registered, release
 from tests.server import Server, free_port, write_repository
 
-MODEL = ModelRef(name="fingers", version="release", sha256="0" * 64)
-
 
 class Scripted:
     """Counts what it is told to, in this order; None: nothing, and why."""
 
-    model = MODEL
     at_once = 1
 
-    def __init__(self, *counts: int | None) -> None:
+    def __init__(self, *counts: int | None, version: str = "1") -> None:
         self._counts = iter(counts)
+        self._ref = ModelRef(name="fingers", version=version, sha256="0" * 64)
+        self.model = version, self._ref.sha256
 
     def picture(self, content: bytes, *, draw: bool = False) -> Counted:
         count = next(self._counts)
@@ -53,7 +52,7 @@ class Scripted:
             image=Size(width=64, height=48),
             inference_time_ms=1,
             timing_ms=Timing(decode=1, faces=1, detect=1, total=3),
-            model=self.model,
+            model=self._ref,
         )
         return Counted(answer, b"jpeg" if draw else None)
 
@@ -148,6 +147,15 @@ def test_a_folder_has_a_line_a_picture_and_one_that_fails_does_not_stop_the_rest
     assert [result.get("error", {}).get("code") for result in results] == [None, None, "unreadable_image", None]
 
 
+def test_with_a_version_named_a_server_s_results_are_kept_too(server: Server, photos: Path, tmp_path: Path) -> None:
+    arguments = photos, "--out", tmp_path / "results.jsonl", "--url", server.url, "--model", "release"
+    (photos / "broken.jpg").unlink()
+    fingers(*arguments)
+    first = (tmp_path / "results.jsonl").read_bytes()
+    fingers(*arguments)
+    assert (tmp_path / "results.jsonl").read_bytes() == first
+
+
 def test_results_lie_under_the_folders_name_here(
     server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,9 +183,7 @@ def test_a_picture_that_failed_or_changed_is_done_again(photos: Path, tmp_path: 
 def test_another_model_counts_all_again(photos: Path, tmp_path: Path) -> None:
     out, pictures = tmp_path / "results.jsonl", predict.pictures_in([photos])
     predict.count(pictures, Scripted(1, 1, 1, 1), out, None)
-    other = Scripted(2, 2, 2, 2)
-    other.model = MODEL.model_copy(update={"version": "8"})
-    predict.count(pictures, other, out, None)
+    predict.count(pictures, Scripted(2, 2, 2, 2, version="2"), out, None)
     assert [result["answer"]["finger_count"] for result in lines_of(out)] == [2, 2, 2, 2]
 
 
@@ -298,7 +304,7 @@ def test_a_server_that_hides_no_faces_saves_nothing(photos: Path, tmp_path: Path
             return Scripted(1).picture(b"").answer.model_copy(update={"preprocessing_applied": False})
 
         def health(self) -> Any:
-            return type("Health", (), {"model": MODEL})
+            return type("Health", (), {"model": ModelRef(name="fingers", version="1", sha256="")})
 
     with pytest.raises(StageError, match="does not hide faces"):
         There(Open("http://127.0.0.1:1"), None).picture(b"", draw=True)
