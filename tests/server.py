@@ -58,14 +58,14 @@ class Server:
             self.process.wait()
 
 
-def start_server(folder: Path, **environment: str) -> Server:
+def start_server(folder: Path, port: int | None = None, **environment: str) -> Server:
     """Ready when it returns. environment: settings, such as API_KEYS; the developer's own are left out.
 
     Serves models/release.json of folder; where there is none, one that sees three fingers in every picture.
     """
     if not (folder / "models/release.json").exists():
         write_repository(folder)
-    port = free_port()
+    port = port or free_port()
     given = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
