@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -21,22 +21,28 @@ from stages.vision.images import Image, read_image
 Precision = Literal["f32", "bf16"]
 FindFaces = Callable[[Image], tuple[Boxes, Scores]]  # boxes (N, 4) px, scores (N,) in [0, 1]
 Tensor = npt.NDArray[np.float32]
+Found = tuple[Boxes, Scores, npt.NDArray[np.float32]]  # and by how many degrees each face leans, in [-180, 180]
 Regions = npt.NDArray[np.int64]  # (N, 4) left top right bottom, whole px inside the picture
 
 CENTERFACE_SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
 # Width and height of what the network sees; the picture is fitted into the one it fills best. A fixed few, since each
 # new shape costs OpenVINO a compilation, and whoever sends pictures chooses theirs.
-CANVASES = ((640, 480), (480, 640), (640, 640), (640, 320), (320, 640))
+CANVASES = ((544, 416), (416, 544), (544, 544), (544, 288), (288, 544))
 STRIDE = 4  # px of the canvas a cell of the network's maps stands for
 # The second look: a small copy as it is, and turned by 90 degrees either way, which finds faces that lie, that are cut
 # by the border (mirrored there, half a face is a whole one) and that are out of focus (small, they are sharp). Turned
 # hands resemble faces: it has to be surer. docs/privacy.md compares it with others, in recall, in hands lost, in ms.
 SMALL, BORDER = 160, 16  # px: the square's side, and how much of it at least is the mirrored border
 QUARTER_TURNS = (0, 1, 3)  # counter-clockwise
-SURE = 0.55
+SURE = 0.59
+# A box fits a face that is upright, whole and clearly seen; any other is grown first, by so much of each side's length.
+LOOSE = 0.07
+CLEAR = 0.75  # the confidence of such a face
+UPRIGHT = 25  # degrees by which its eyes may lean
+NEAR_BORDER = 0.03  # of the box's side: nearer, the face may be cut
 SAME_FACE = 0.5  # overlap above which two boxes are one face
 MOST_FACES = 1000
-COMPILING = Lock()  # a compilation takes all cores: two threads' at once gain nothing, and were seen to stand still
+COMPILING = Lock()  # a compilation takes all cores: two threads' at once gain nothing
 HAAR_FILE = Path(cv2.__file__).with_name("data") / "haarcascade_frontalface_default.xml"
 SMALLEST_CELL = 3  # px: a mosaic of single pixels would hide nothing
 
@@ -83,11 +89,16 @@ def hide(image: Image, faces: Boxes, params: FaceParams) -> Image:
 
 def regions(faces: Boxes, margin: float, width: int, height: int) -> Regions:
     """(N, 4) px -> whole px, grown by margin of each side's length, rounded outward, clipped; nothing left: gone."""
-    grown = faces.astype(np.float64)
-    grow = margin * (grown[:, 2:] - grown[:, :2])
-    grown = np.concatenate([np.floor(grown[:, :2] - grow), np.ceil(grown[:, 2:] + grow)], axis=1)
-    inside = np.clip(grown, 0, [width, height, width, height]).astype(np.int64)
+    wide = grown(faces.astype(np.float64), margin)
+    outward = np.concatenate([np.floor(wide[:, :2]), np.ceil(wide[:, 2:])], axis=1)
+    inside = np.clip(outward, 0, [width, height, width, height]).astype(np.int64)
     return inside[(inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])]
+
+
+def grown(boxes: npt.NDArray[Any], share: float) -> npt.NDArray[Any]:
+    """(N, 4), by that share of each side's length on each side."""
+    more = share * (boxes[:, 2:] - boxes[:, :2])
+    return np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + more], axis=1)
 
 
 def covered(faces: Boxes, hidden: Regions, width: int, height: int) -> npt.NDArray[np.float64]:
@@ -147,31 +158,41 @@ class CenterFace:
     def __call__(self, image: Image) -> tuple[Boxes, Scores]:
         height, width = image.shape[:2]
         looks = [self._at_full_size(image), *self._small_and_turned(image)]
-        boxes, scores = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        boxes, scores, leans = (np.concatenate(parts) for parts in zip(*looks, strict=True))
         kept = suppress(boxes, scores, SAME_FACE, MOST_FACES)
-        return clip(boxes[kept], width, height), scores[kept]
+        boxes, scores = boxes[kept], scores[kept]
+        loose = (scores < CLEAR) | (np.abs(leans[kept]) > UPRIGHT) | near_border(boxes, width, height)
+        return clip(np.where(loose[:, None], grown(boxes, LOOSE), boxes), width, height), scores
 
-    def _at_full_size(self, image: Image) -> tuple[Boxes, Scores]:
+    def _at_full_size(self, image: Image) -> Found:
         height, width = image.shape[:2]
         tensor, scale = fitted(image, max(CANVASES, key=lambda size: filled(size, width, height)))
-        ((boxes, scores),) = self._found(tensor, self._confidence)
-        return boxes / scale, scores
+        ((boxes, scores, leans),) = self._found(tensor, self._confidence)
+        return boxes / scale, scores, leans
 
-    def _small_and_turned(self, image: Image) -> Iterator[tuple[Boxes, Scores]]:
+    def _small_and_turned(self, image: Image) -> Iterator[Found]:
         square, scale, corner = small_square(image)
         turned = np.stack([np.rot90(square, turns) for turns in QUARTER_TURNS])
         tensor = np.ascontiguousarray(turned.transpose(0, 3, 1, 2), np.float32)
         found = self._found(tensor, max(self._confidence, SURE))
-        for turns, (boxes, scores) in zip(QUARTER_TURNS, found, strict=True):
-            yield (turned_back(boxes, turns, SMALL) - np.array([*corner, *corner], np.float32)) / scale, scores
+        for turns, (boxes, scores, leans) in zip(QUARTER_TURNS, found, strict=True):
+            where = (turned_back(boxes, turns, SMALL) - np.array([*corner, *corner], np.float32)) / scale
+            yield where, scores, (leans + 90 * turns + 180) % 360 - 180
 
-    def _found(self, tensor: Tensor, confidence: float) -> Iterator[tuple[Boxes, Scores]]:
+    def _found(self, tensor: Tensor, confidence: float) -> Iterator[Found]:
         """(N, 3, H, W) RGB in [0, 255] -> for each of the N, boxes in px of the tensor, one a face."""
-        heat, sizes, offsets, _ = self._compiled(tensor.shape)(tensor).values()
-        for maps in zip(heat[:, 0], sizes, offsets, strict=True):
-            boxes, scores = decode(*maps, confidence)
+        heat, *maps = self._compiled(tensor.shape)(tensor).values()
+        for of_one in zip(heat[:, 0], *maps, strict=True):
+            boxes, scores, leans = decode(*of_one, confidence)
             kept = suppress(boxes, scores, SAME_FACE, MOST_FACES)
-            yield boxes[kept], scores[kept]
+            yield boxes[kept], scores[kept], leans[kept]
+
+
+def near_border(boxes: Boxes, width: int, height: int) -> npt.NDArray[np.bool_]:
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    room = np.concatenate([boxes[:, :2], np.array([width, height], np.float32) - boxes[:, 2:]], axis=1)
+    near: npt.NDArray[np.bool_] = (room < NEAR_BORDER * sides).any(axis=1)
+    return near
 
 
 def filled(canvas: tuple[int, int], width: int, height: int) -> tuple[float, int]:
@@ -210,15 +231,18 @@ def turned_back(boxes: Boxes, quarter_turns: int, side: int) -> Boxes:
     return boxes
 
 
-def decode(heat: Tensor, size: Tensor, offset: Tensor, confidence: float) -> tuple[Boxes, Scores]:
-    """Maps (H, W), (2, H, W), (2, H, W), y before x -> a box for each cell above confidence, px of the tensor."""
+def decode(heat: Tensor, size: Tensor, offset: Tensor, landmarks: Tensor, confidence: float) -> Found:
+    """Maps (H, W), (2, H, W), (2, H, W), (10, H, W), y before x -> a box for each cell above confidence, in px of the
+    tensor, and by how many degrees its eyes lean. The eyes are the first two of five landmarks, in shares of the box.
+    """
     rows, columns = np.nonzero(heat >= confidence)
     sides = np.exp(size[:, rows, columns]) * STRIDE
     y = (rows + offset[0, rows, columns] + 0.5) * STRIDE
     x = (columns + offset[1, rows, columns] + 0.5) * STRIDE
     half_height, half_width = sides / 2
     boxes = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
-    return boxes.astype(np.float32), heat[rows, columns]
+    down, across = (landmarks[2:4] - landmarks[:2])[:, rows, columns] * sides
+    return boxes.astype(np.float32), heat[rows, columns], np.rad2deg(np.arctan2(down, across))
 
 
 def centerface_file() -> Path:

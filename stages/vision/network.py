@@ -62,6 +62,7 @@ def openvino_network(
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # pinned, the networks of several processes wait for the same core
         } | ({"CACHE_DIR": str(cache)} if cache else {})
         request = openvino.Core().compile_model(steps.build(), "CPU", settings).create_infer_request()
     except RuntimeError as error:
