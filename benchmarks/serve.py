@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def main() -> None:
                 add(figures["bare sum"], one_by_one(bare, pictures))
                 for server in servers:
                     with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
-                        add(figures[server.name], one_by_one(lambda content, c=client: ask(c, content), pictures))
+                        add(figures[server.name], one_by_one(partial(ask, client), pictures))
                 pool.map(bare_in_pool, pictures[:WARM])
                 rate = per_second(lambda: pool.map(bare_in_pool, pictures, chunksize=5), pictures)
                 figures["bare sum"].rate.append(rate)

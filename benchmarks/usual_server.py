@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI, File, UploadFile
 
 os.environ["YOLO_OFFLINE"] = "true"
-from ultralytics import YOLO
+from ultralytics import YOLO  # type: ignore[attr-defined]
 
 app = FastAPI()
 model: Any = None
@@ -26,7 +26,7 @@ cascade = cv2.CascadeClassifier(str(Path(cv2.__file__).with_name("data") / "haar
 @app.post("/predict")
 async def predict(file: Annotated[UploadFile, File()]) -> dict[str, Any]:
     started = time.perf_counter()
-    image = cv2.imdecode(np.frombuffer(await file.read(), np.uint8), cv2.IMREAD_COLOR)
+    image: Any = cv2.imdecode(np.frombuffer(await file.read(), np.uint8), cv2.IMREAD_COLOR)
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     faces = cascade.detectMultiScale(grey, 1.1, 5)
     for x, y, w, h in faces:

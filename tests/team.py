@@ -46,7 +46,7 @@ def put(registry: Registry, folder: Path, count: int) -> str:
     return registered(registry, model(folder / f"{count}.onnx", count), key=f"k{count}").number
 
 
-def founded(folder: Path, empty_store: Path, **environment: str) -> Team:
+def founded(folder: Path, empty_store: Path, **environment: Any) -> Team:
     """Champion is version 1; the server keeps two. The caller has set MLFLOW_TRACKING_URI to `address` of folder."""
     (folder / ".local/mlflow").mkdir(parents=True)
     shutil.copy(empty_store, folder / ".local/mlflow/mlflow.db")
@@ -54,7 +54,11 @@ def founded(folder: Path, empty_store: Path, **environment: str) -> Team:
     assert [put(registry, folder / "made", count) for count in (1, 2, 3)] == ["1", "2", "3"]
     registry.set_alias("champion", registry.find("1"))
     write_repository(folder, count=5)
-    names = {"MLFLOW_TRACKING_URI": address(folder), "DEFAULT_MODEL_NAME": "fingers", "MODELS_KEPT": "2"}
+    names: dict[str, Any] = {
+        "MLFLOW_TRACKING_URI": address(folder),
+        "DEFAULT_MODEL_NAME": "fingers",
+        "MODELS_KEPT": "2",
+    }
     return Team(start_server(folder, **names, **environment), registry)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -50,7 +51,7 @@ EXAMPLES = [block for block in blocks() if block.language != "json"]
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """It lets in who has a key or a token."""
-    settings = {"API_KEYS": KEYS["API_KEY"], "ADMIN_KEYS": KEYS["ADMIN_KEY"], **TOKENS}
+    settings: dict[str, Any] = {"API_KEYS": KEYS["API_KEY"], "ADMIN_KEYS": KEYS["ADMIN_KEY"], **TOKENS}
     running = start_server(tmp_path_factory.mktemp("guarded"), **settings)
     yield running
     running.stop()

@@ -18,7 +18,8 @@ def test_schemathesis_finds_nothing(tmp_path: Path, empty_store: Path, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(tmp_path))
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     server = founded(tmp_path, empty_store).server
-    command = [Path(sys.executable).with_name("schemathesis"), "run", f"{server.url}/openapi.json", "--checks", "all"]
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    command = [program, "run", f"{server.url}/openapi.json", "--checks", "all"]
     try:
         done = subprocess.run(
             [*command, "--max-examples", "40", "--no-color", "--seed", "1"],

@@ -125,8 +125,7 @@ def test_without_the_registry_a_start_serves_what_was_served_last_and_says_so(
     swapped = team.load("2")
     assert team.server.stop() == 0
     assert swapped.status_code == 200
-    names = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "DEFAULT_MODEL_NAME": "fingers"}
-    again = start_server(tmp_path, **names)
+    again = start_server(tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9", DEFAULT_MODEL_NAME="fingers")
     try:
         health = httpx.get(f"{again.url}/health").json()
         answer = httpx.post(f"{again.url}/predict", content=saved("JPEG"), headers={"Content-Type": "image/jpeg"})

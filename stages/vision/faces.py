@@ -91,7 +91,7 @@ def regions(faces: Boxes, margin: float, width: int, height: int) -> Regions:
     """(N, 4) px -> whole px, grown by margin of each side's length, rounded outward, clipped; nothing left: gone."""
     wide = grown(faces.astype(np.float64), margin)
     outward = np.concatenate([np.floor(wide[:, :2]), np.ceil(wide[:, 2:])], axis=1)
-    inside = np.clip(outward, 0, [width, height, width, height]).astype(np.int64)
+    inside: Regions = np.clip(outward, 0, [width, height, width, height]).astype(np.int64)
     return inside[(inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])]
 
 
@@ -181,9 +181,9 @@ class CenterFace:
 
     def _found(self, tensor: Tensor, confidence: float) -> Iterator[Found]:
         """(N, 3, H, W) RGB in [0, 255] -> for each of the N, boxes in px of the tensor, one a face."""
-        heat, *maps = self._compiled(tensor.shape)(tensor).values()
-        for of_one in zip(heat[:, 0], *maps, strict=True):
-            boxes, scores, leans = decode(*of_one, confidence)
+        heat, sizes, offsets, landmarks = self._compiled(tensor.shape)(tensor).values()
+        for maps in zip(heat[:, 0], sizes, offsets, landmarks, strict=True):
+            boxes, scores, leans = decode(*maps, confidence)
             kept = suppress(boxes, scores, SAME_FACE, MOST_FACES)
             yield boxes[kept], scores[kept], leans[kept]
 
@@ -191,8 +191,7 @@ class CenterFace:
 def near_border(boxes: Boxes, width: int, height: int) -> npt.NDArray[np.bool_]:
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     room = np.concatenate([boxes[:, :2], np.array([width, height], np.float32) - boxes[:, 2:]], axis=1)
-    near: npt.NDArray[np.bool_] = (room < NEAR_BORDER * sides).any(axis=1)
-    return near
+    return np.asarray((room < NEAR_BORDER * sides).any(axis=1))
 
 
 def filled(canvas: tuple[int, int], width: int, height: int) -> tuple[float, int]:
