@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, ViewportSize, sync_playwright
 
 from tests.native import noise
 
@@ -24,20 +24,25 @@ PHONE: ViewportSize = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Of one module: while Playwright runs, its thread cannot run another event loop, as tests elsewhere do."""
-    with chromium() as running:
+def playwright() -> Iterator[Playwright]:
+    """Of one module: while it runs, its thread cannot run another event loop, as tests elsewhere do."""
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    with chromium(playwright) as running:
         yield running
 
 
 @contextmanager
-def chromium(*options: str) -> Iterator[Browser]:
+def chromium(playwright: Playwright, *options: str) -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path, INSTALL
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=[*QUIET, *options])
-        yield running
-        running.close()
+    running = playwright.chromium.launch(executable_path=path, args=[*QUIET, *options])
+    yield running
+    running.close()
 
 
 @contextmanager
@@ -53,6 +58,7 @@ def opened(browser: Browser, url: str, view: str = "", **context: Any) -> Iterat
         page.on("console", lambda said: faults.append(said.text) if "Security Policy" in said.text else None)
         page.goto(f"{url}/#{view}")
         page.wait_for_selector("#health[data-state]")
+        page.wait_for_selector(".view:not(:empty)")
         yield page
         assert faults == []
         assert {one for one in asked if not one.startswith((url, "data:", "blob:"))} == set()

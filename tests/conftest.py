@@ -4,13 +4,23 @@ import os
 
 import pytest
 
-from tests.browser import browser
+from tests.browser import browser, playwright
 from tests.buckets import bucket
 from tests.mlflow_server import empty_store, local_store, running_server
 from tests.platform import platform, short_path
 from tests.server import server
 
-__all__ = ["browser", "bucket", "empty_store", "local_store", "platform", "running_server", "server", "short_path"]
+__all__ = [
+    "browser",
+    "bucket",
+    "empty_store",
+    "local_store",
+    "platform",
+    "playwright",
+    "running_server",
+    "server",
+    "short_path",
+]
 
 OURS = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PICSELLIA_")
 

@@ -123,7 +123,7 @@ def test_several_pictures_are_counted_and_saved_as_a_table_and_as_pictures(page:
     rows = list(csv.DictReader(io.StringIO(table.value.path().read_text("utf-8-sig"))))
     assert len(rows) == 6
     assert rows[3]["picture"] == "'=1+1, really.png", "no formula for a spreadsheet"
-    assert (rows[0]["finger_count"], rows[0]["class_name"], rows[0]["x1"]) == ("5", "3", "40.0")
+    assert (rows[0]["finger_count"], rows[0]["class_name"], float(rows[0]["x1"])) == ("5", "3", 40)
     assert rows[2]["class_name"] == NASTY
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save picture", exact=True).first.click()
@@ -281,7 +281,7 @@ def test_the_keyboard_alone_goes_everywhere(page: Page) -> None:
         page.keyboard.press("ArrowRight")
         expect(page.locator(f"#tab-{view}")).to_be_focused()
         expect(page.locator(f"#tab-{view}")).to_have_attribute("aria-selected", "true")
-        expect(page.locator("main")).to_have_attribute("aria-labelledby", f"tab-{view}")
+        expect(page.get_by_role("tabpanel")).to_have_attribute("aria-labelledby", f"tab-{view}")
     page.locator(".sample").first.wait_for()
     for _ in range(2):
         page.keyboard.press("Tab")

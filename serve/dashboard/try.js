@@ -36,7 +36,8 @@ export function mount(root, { api }) {
       h("button", { onclick: clear }, "Clear"),
     ),
   );
-  root.append(h("h2", { class: "hero" }, "How many fingers?"), chosen.element, said, tools, gallery, privacy());
+  const hero = h("h2", { class: "hero" }, "How many fingers?");
+  root.append(hero, chosen.element, said, tools, gallery, privacy());
   return () => {
     chosen.unmount();
     leaving.abort();
@@ -120,6 +121,7 @@ export function mount(root, { api }) {
     tools.hidden = !results.some((result) => result.answer);
     gallery.classList.toggle("several", results.length > 1);
     root.classList.toggle("busy", results.length > 0);
+    hero.classList.toggle("away", results.length > 0);
   }
 
   function clear() {
