@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,10 +18,10 @@ from stages.mlflow_client import Refused
 from stages.params import StageError
 from stages.runs import Point, Run, Runs, Sort, Wanted
 
-FRESH = 2.0  # s for which an answer is given again: pages that watch a training ask every few seconds
+FRESH = 2.0  # s for which an answer is given again: each page that watches a training asks every few seconds
 WITHIN = 8.0  # s that a request waits for MLflow
-ANSWERS = 64  # kept
 THREADS = 2
+MOST_ASKED = 64  # questions that wait for a thread, or whose answers are kept
 MOST_SERIES = 40
 NO_MLFLOW = "this server was started without MLFLOW_TRACKING_URI: it knows of no runs; `fingers up` starts an MLflow"
 
@@ -80,7 +79,7 @@ class Experiment:
     def __init__(self, has_mlflow: bool) -> None:
         self._has_mlflow = has_mlflow
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
-        self._answers: dict[Hashable, tuple[float, asyncio.Future[Any]]] = {}  # oldest first
+        self._answers: dict[Hashable, asyncio.Future[Any]] = {}
         self._connected: Runs | None = None
 
     async def runs(self, wanted: Wanted, size: int, page: str | None) -> RunList:
@@ -105,21 +104,24 @@ class Experiment:
 
     async def _asked(self, key: Hashable, ask: Callable[[], T]) -> T:
         """Raises StageError, too when MLflow takes too long; its answer is then there for who asks again."""
-        now = time.monotonic()
-        since, answer = self._answers.get(key, (-FRESH, None))
-        if answer is None or (answer.done() and now - since > FRESH):
-            answer = asyncio.get_running_loop().run_in_executor(self._threads, ask)
-            answer.add_done_callback(retrieved)
-            self._answers.pop(key, None)
-            self._answers[key] = (now, answer)
-            while len(self._answers) > ANSWERS:
-                del self._answers[next(iter(self._answers))]
+        answer = self._answers.get(key)
+        if answer is None:
+            if len(self._answers) >= MOST_ASKED:
+                raise StageError(f"{MOST_ASKED} questions to MLflow are under way; ask again")
+            loop = asyncio.get_running_loop()
+            answer = self._answers[key] = loop.run_in_executor(self._threads, ask)
+            answer.add_done_callback(lambda done: self._answered(key, done))
         try:
             async with asyncio.timeout(WITHIN):
                 waited: Awaitable[T] = asyncio.shield(answer)
                 return await waited
         except TimeoutError:
             raise StageError(f"MLflow has not answered within {WITHIN:g} s; asking goes on") from None
+
+    def _answered(self, key: Hashable, answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled():
+            answer.exception()  # looked at: nobody may be waiting any more, and asyncio would log it as lost
+        answer.get_loop().call_later(FRESH, self._answers.pop, key, None)
 
     def _page(self, wanted: Wanted, size: int, page: str | None) -> RunList:
         runs = self._runs()
@@ -143,12 +145,6 @@ class Experiment:
         """In a thread: connecting asks MLflow whether it is there."""
         self._connected = self._connected or Runs()
         return self._connected
-
-
-def retrieved(answer: "asyncio.Future[Any]") -> None:
-    """Nobody may be waiting any more: asyncio would log an error that nobody asked for."""
-    if not answer.cancelled():
-        answer.exception()
 
 
 def listed(run: Run, state: str) -> ListedRun:

@@ -129,7 +129,7 @@ export function mount(root, { api }) {
 
   function row({ id }) {
     let run = null;
-    const box = h("input", { type: "checkbox", onchange: () => (box.checked ? choose(run) : drop(id), watch()) });
+    const box = h("input", { type: "checkbox", onchange: () => toggle(run, box.checked) });
     const name = h("span");
     const mark = h("span");
     const cells = COLUMNS.slice(1).map(({ right }) => h("td", { class: right ? "number right" : null }));
@@ -155,8 +155,10 @@ export function mount(root, { api }) {
     if (colour !== undefined) chosen.set(run.id, { run, colour, curves: {} });
   }
 
-  function drop(id) {
-    chosen.delete(id);
+  function toggle(run, wanted) {
+    if (wanted) choose(run);
+    else chosen.delete(run.id);
+    watch();
   }
 
   /** Of a run that has ended once; of one in progress each time. */
