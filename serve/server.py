@@ -52,6 +52,8 @@ RESTART_CHECK = 0.25  # s between LitServe's looks at its workers
 def serve(settings: Settings) -> int:
     """Until a signal ends it. The exit code: 0, or 1 when one of its processes died that nothing brings back."""
     configure_logging(settings.log_format)
+    if not settings.enable_preprocessing:
+        logger.warning("faces are NOT hidden: ENABLE_PREPROCESSING=false and ALLOW_UNBLURRED=true")
     with TemporaryDirectory(prefix="fingers-board-") as folder:
         server = build(settings, Board(Path(folder)))
         stop_on_sigterm()
@@ -64,7 +66,7 @@ def serve(settings: Settings) -> int:
             generate_client_file=False,
             access_log=False,
             log_config=None,  # uvicorn's own would quote exceptions
-            proxy_headers=False,  # uvicorn would believe X-Forwarded-For from this machine; TRUSTED_PROXIES says whom to
+            proxy_headers=False,  # uvicorn would believe whoever is on this machine; TRUSTED_PROXIES says whom
             server_header=False,
             ws_max_size=settings.max_body + 1,
             ws_max_queue=4,
@@ -214,12 +216,13 @@ def docs(app: FastAPI) -> None:
 
 
 def model_headers(service: Service) -> Mapping[str, str]:
-    """Of the model that answers by default; of none before there is one."""
+    """Of the model that answers by default; of none before there is one. And a warning, where faces are shown."""
     current = service.loaded.current
-    if current is None:
-        return {}
-    headers = {"X-Model-Version": current.version, "X-Model-Sha256": current.release.sha256}
-    return headers | ({"X-Git-Revision": git} if (git := current.release.lineage.git) else {})
+    headers = {} if service.settings.enable_preprocessing else {"X-Preprocessing-Applied": "false"}
+    if current is not None:
+        headers |= {"X-Model-Version": current.version, "X-Model-Sha256": current.release.sha256}
+        headers |= {"X-Git-Revision": git} if (git := current.release.lineage.git) else {}
+    return headers
 
 
 def now(service: Service) -> Now:

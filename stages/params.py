@@ -219,6 +219,7 @@ class FaceParams(Section):
     margin: Annotated[float, Field(ge=0, le=2)]  # of a face's width and height, added on each side
     method: Literal["mosaic", "gaussian", "solid"]
     cells: Annotated[int, Field(ge=1, le=16)]  # patches along a face's shorter side, whatever its size
+    shape: Literal["box", "ellipse"] = "box"  # ellipse: its corners stay, a fifth of the area
 
 
 Precision = Literal["f32", "bf16", "int8"]

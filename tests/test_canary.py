@@ -129,3 +129,23 @@ def test_nothing_that_the_server_emits_or_writes_holds_the_canary(watched: Serve
     written = [path for path in watched.folder.rglob("*") if path.is_file() and path.suffix != ".onnx"]
     assert written
     assert {str(path): leak for path in written if (leak := leaks(path.read_bytes(), upload))} == {}
+
+
+def test_where_blurring_is_off_every_answer_says_so(tmp_path: Path) -> None:
+    running = start_server(tmp_path, ENABLE_PREPROCESSING="false", ALLOW_UNBLURRED="true")
+    image, _ = planted()
+    try:
+        answers = [httpx.get(f"{running.url}{path}") for path in ("/health", "/models", "/nowhere")]
+        jpeg = {"Content-Type": "image/jpeg"}
+        answers += [
+            httpx.post(f"{running.url}{path}", content=encode_jpeg(image), headers=jpeg)
+            for path in ("/predict", "/blur")
+        ]
+    finally:
+        running.stop()
+    assert [answer.headers["X-Preprocessing-Applied"] for answer in answers] == ["false"] * 5
+    assert answers[0].json()["preprocessing"] is False
+    assert "NOT hidden" in answers[0].json()["reasons"][0]
+    assert answers[3].json()["preprocessing_applied"] is False
+    assert canaries(decode(answers[4].content)) > 300
+    assert "faces are NOT hidden" in running.log

@@ -139,6 +139,16 @@ def test_a_mosaic_shows_the_same_number_of_patches_whatever_the_size(side: int) 
     assert len(np.unique(hidden[:side, :side].reshape(-1, 3), axis=0)) == 36
 
 
+def test_an_ellipse_touches_every_side_and_leaves_the_corners() -> None:
+    picture = np.full((60, 40, 3), 200, np.uint8)
+    hidden = hide(picture, box(0, 0, 40, 60), face_params(method="solid", margin=0.0, shape="ellipse"))
+    black = (hidden == 0).all(axis=2)
+    assert black[[0, 59]].any(axis=1).all()
+    assert black[:, [0, 39]].any(axis=0).all()
+    assert not black[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert 0.77 < black.mean() < 0.80  # pi / 4
+
+
 def test_the_last_row_and_column_are_hidden_too() -> None:
     picture = noise(100, 80)
     hidden = hide(picture, box(60, 40, 100, 80), face_params(method="solid", margin=0.0))

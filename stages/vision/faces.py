@@ -83,8 +83,16 @@ def hide(image: Image, faces: Boxes, params: FaceParams) -> Image:
     """A copy in which each face, with its margin, shows params.cells patches along its shorter side, however large."""
     hidden = image.copy()
     for left, top, right, bottom in regions(faces, params.margin, image.shape[1], image.shape[0]):
-        hidden[top:bottom, left:right] = HIDERS[params.method](image[top:bottom, left:right], params.cells)
+        patch = HIDERS[params.method](image[top:bottom, left:right], params.cells)
+        shown = hidden[top:bottom, left:right]
+        shown[...] = patch if params.shape == "box" else np.where(ellipse(*patch.shape[:2]), patch, shown)
     return hidden
+
+
+def ellipse(height: int, width: int) -> npt.NDArray[np.bool_]:
+    """(H, W, 1): the pixels whose middle lies in the ellipse that touches all four sides."""
+    down, across = (np.linspace(1 / n - 1, 1 - 1 / n, n) for n in (height, width))
+    return np.asarray(down[:, None] ** 2 + across**2 <= 1)[..., None]
 
 
 def regions(faces: Boxes, margin: float, width: int, height: int) -> Regions:
