@@ -54,14 +54,11 @@ class Design:
 DESIGNS = {
     "haar": Design({"detector": "haar"}, {}, {}),
     "one look": Design({}, {}, ONE_LOOK),
-    "one look at 512 px": Design(
-        {}, {"CANVASES": ((512, 384), (384, 512), (512, 512), (512, 256), (256, 512))}, ONE_LOOK
-    ),
-    "one look, margin 0.25": Design({"margin": 0.25}, {}, ONE_LOOK),
-    "one look, confidence 0.6": Design({"confidence": 0.6}, {}, ONE_LOOK),
-    "second look not turned": Design({}, {"QUARTER_TURNS": (0,)}, {}),
     CHOSEN: Design({}, {}, {}),
-    "second look at 192 px": Design({}, {"SMALL": 192}, {}),
+    "first look at 640 px": Design({}, {"CANVASES": ((640, 480), (480, 640), (640, 640), (640, 320), (320, 640))}, {}),
+    "every box grown": Design({}, {"CLEAR": 2.0}, {}),
+    "no box grown": Design({}, {"LOOSE": 0.0}, {}),
+    "second look not turned": Design({}, {"QUARTER_TURNS": (0,)}, {}),
     "second look also upside down": Design({}, {"QUARTER_TURNS": (0, 1, 2, 3)}, {}),
 }
 
