@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.drift import Drift, Recent, drifts
+from serve.gpu import gpus
 from serve.jobs import Seen
 from stages.release import Release
 from stages.vision.detector import finger_count
@@ -178,6 +179,7 @@ class AtScrape(Collector):
             yield from of_model(now.version, now.release)
         yield of_drift(now.drifts)
         yield from of_processes(now.processes)
+        yield from of_gpus()
 
 
 def of_model(version: str, release: Release) -> Iterator[GaugeMetricFamily]:
@@ -217,6 +219,15 @@ def of_processes(processes: Mapping[str, int]) -> Iterator[GaugeMetricFamily | C
         except psutil.Error:
             up.add_metric([name], 0)
     yield from (up, pids, memory, cpu)
+
+
+def of_gpus() -> Iterator[GaugeMetricFamily]:
+    busy = gauge_family("gpu_busy", "share of the time in which it computed, for whomever", "gpu")
+    memory = gauge_family("gpu_memory_bytes", "in use, by whomever", "gpu")
+    for gpu in gpus():
+        busy.add_metric([str(gpu.index)], gpu.busy)
+        memory.add_metric([str(gpu.index)], gpu.memory)
+    yield from (busy, memory)
 
 
 def gauge(name: str, words: str, value: float) -> GaugeMetricFamily:

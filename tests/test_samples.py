@@ -74,6 +74,8 @@ def test_shares_parts_and_processes() -> None:
         picture_seconds_count=[sample(10, part="faces"), sample(10, part="detect")],
         process_cpu_seconds_total=[sample(2, process="api"), sample(13, process="worker-0")],
         process_memory_bytes=[sample(2**20 * 300, process="api")],
+        gpu_memory_bytes=[sample(2**30, gpu="0")],
+        gpu_busy=[sample(0.7, gpu="0")],
         queue_pictures=[sample(3)],
     )
     found = js("samples.js", "between", before, after)
@@ -81,7 +83,8 @@ def test_shares_parts_and_processes() -> None:
     assert (found["unknown"], found["faces"], found["queue"]) == (0.25, 0.4, 3)
     assert found["parts"] == pytest.approx([None, None, 50, 20])
     assert found["cpu"] == pytest.approx({"api": 0.1, "worker-0": 0.5})
-    assert found["memory"] == {"api": 300}
+    assert found["memory"] == {"api": 300, "GPU 0": 1024}
+    assert found["gpus"] == {"GPU 0": 0.7}
 
 
 @pytest.mark.parametrize(

@@ -163,12 +163,15 @@ function cards() {
     of({ title: "Pictures with a face, hidden", headline: true, format: percent, top: 1, empty: "No pictures yet." }, (moments) => [
       line("Pictures with a face, hidden", moments, (each) => each.faces, 4),
     ]),
-    of({ title: "Processor", note: "100 % is one core", format: percent, top: 1 }, (moments) => byProcess(moments, "cpu")),
-    of({ title: "Memory", format: megabytes }, (moments) => byProcess(moments, "memory")),
+    of({ title: "Processor", note: "100 % is one core", format: percent, top: 1 }, (moments) => byName(moments, "cpu")),
+    of({ title: "Memory", format: megabytes }, (moments) => byName(moments, "memory")),
+    of({ title: "GPUs", note: "time in which they compute, for whomever", format: percent, top: 1, empty: "The server finds no NVIDIA GPU." }, (moments) =>
+      byName(moments, "gpus"),
+    ),
   ];
 }
 
-function byProcess(moments, what) {
+function byName(moments, what) {
   return keys(moments, what).map((name, n) => line(name, moments, (each) => each[what]?.[name], n % 7, n > 6));
 }
 

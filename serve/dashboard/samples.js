@@ -31,9 +31,11 @@ export function between(before, after) {
     cpu: Object.fromEntries(
       grown("process_cpu_seconds_total").map(({ labels, value }) => [labels.process, value / seconds]),
     ),
-    memory: Object.fromEntries(
-      now(after.samples, "process_memory_bytes").map(({ labels, value }) => [labels.process, value / 2 ** 20]),
-    ),
+    memory: Object.fromEntries([
+      ...now(after.samples, "process_memory_bytes").map(({ labels, value }) => [labels.process, value / 2 ** 20]),
+      ...now(after.samples, "gpu_memory_bytes").map(({ labels, value }) => [`GPU ${labels.gpu}`, value / 2 ** 20]),
+    ]),
+    gpus: Object.fromEntries(now(after.samples, "gpu_busy").map(({ labels, value }) => [`GPU ${labels.gpu}`, value])),
   };
 }
 
