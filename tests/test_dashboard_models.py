@@ -83,7 +83,7 @@ def test_two_models_are_asked_about_the_same_pictures(page: Page, team: Team, tm
     expect(page.locator(".pair.differs")).to_have_count(2)
     expect(page.locator(".pair").first).to_contain_text("2 or 1?")
     expect(page.locator(".pair").first.locator(".picture .overlay")).to_have_count(2)
-    expect(page.locator(".words")).to_have_text("The same count in 0 of 2 pictures, another in 2")
+    expect(page.locator(".words")).to_have_text("The same count in 0 of 2 pictures, but not in a.png, b.png")
     page.get_by_label("and", exact=True).select_option("2")
     page.set_input_files("input[type=file]", picture_file(tmp_path / "c.png"))
     expect(page.locator(".pair.same")).to_contain_text("Both count 2")

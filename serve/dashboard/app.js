@@ -111,7 +111,8 @@ function tell(state, words, trouble) {
 function askForKey(why) {
   const dialog = document.getElementById("key");
   const value = document.getElementById("key-value");
-  document.getElementById("key-why").textContent = why ? `${sentence(why)}` : "It is sent with each question, to this server only.";
+  const standard = "it is sent with each question, to this server only";
+  document.getElementById("key-why").textContent = sentence(why || standard);
   value.value = "";
   dialog.returnValue = "";
   dialog.showModal();

@@ -16,7 +16,12 @@ export function chooser(words, onfiles) {
     { class: "drop", "aria-label": "Pictures" },
     h("p", { class: "lead" }, words),
     h("div", { class: "row" }, choose, input, h("span", { class: "muted" }, "or paste one")),
-    h("div", { class: "samples", role: "group", "aria-label": "Samples" }, h("span", { class: "muted" }, "or try a drawing"), samples),
+    h(
+      "div",
+      { class: "samples", role: "group", "aria-label": "Samples" },
+      h("span", { class: "muted" }, "or try a drawing"),
+      samples,
+    ),
   );
   let depth = 0; // of elements that the drag has entered and not left
 
@@ -53,9 +58,9 @@ export function chooser(words, onfiles) {
 
 /** Raises the Problem that the server would answer with, in words for a person. */
 export function refuseOthers(file) {
-  if (!ACCEPTED.includes(file.type)) {
-    throw new Problem(415, "unsupported_media_type", `this is no JPEG, PNG or WebP picture, but ${file.type || "something else"}`);
-  }
+  if (ACCEPTED.includes(file.type)) return;
+  const what = file.type || "something else";
+  throw new Problem(415, "unsupported_media_type", `this is no JPEG, PNG or WebP picture, but ${what}`);
 }
 
 function sample(file, name, onfiles) {

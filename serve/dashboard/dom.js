@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** h("button", { class: "primary", onclick: start, disabled: true }, "Start"); null and false leave a child or attribute out. */
+/** h("button", { class: "primary", onclick: start }, "Start"); null and false leave a child or an attribute out. */
 export function h(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
@@ -19,6 +19,6 @@ function filled(element, attributes, children) {
       for (const [property, text] of Object.entries(value)) element.style.setProperty(property, text);
     } else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => (child ?? false) !== false));
   return element;
 }

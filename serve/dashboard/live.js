@@ -15,8 +15,12 @@ const WANTED = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ide
 const MEMORY = 700; // ms over which the count is smoothed
 const RATE_OVER = 2000; // ms
 const SPEAK_EVERY = 3000; // ms between two counts that a screen reader is told
+const STATES = { connecting: "Connecting…", open: "", away: "The server is away; trying to reach it again…" };
 const CAMERA_WORDS = {
-  NotAllowedError: ["the browser may not use the camera", "Allow it by the camera sign beside the address, then start again."],
+  NotAllowedError: [
+    "the browser may not use the camera",
+    "Allow it by the camera sign beside the address, then start again.",
+  ],
   NotFoundError: ["there is no camera", "Plug one in and start again, or choose a video file."],
   OverconstrainedError: ["that camera is gone", "Choose another one and start again."],
   NotSupportedError: ["the browser cannot play this file", "Choose a video it knows, such as MP4 or WebM."],
@@ -38,7 +42,9 @@ export function mount(root, { api }) {
   const slider = threshold(draw);
   const devices = h("select", { id: "camera", onchange: () => source?.kind === "camera" && start(camera) });
   const mirror = h("input", { type: "checkbox", id: "mirror", checked: true, onchange: draw });
-  const file = h("input", { type: "file", accept: "video/*", hidden: true, onchange: () => file.files[0] && start(recording) });
+  const play = () => file.files.length && start(recording);
+  const file = h("input", { type: "file", accept: "video/*", hidden: true, onchange: play });
+  const chooser = h("button", { onclick: () => file.click() }, "Video file…");
   const starter = h("button", { class: "primary", onclick: () => start(camera) }, "Start the camera");
   const stopper = h("button", { onclick: () => stop("Stopped.") }, "Stop");
 
@@ -56,7 +62,7 @@ export function mount(root, { api }) {
     h(
       "div",
       { class: "live" },
-      h("div", { class: "watch" }, stage, h("div", { class: "actions" }, starter, stopper, h("button", { onclick: () => file.click() }, "Video file…"), file, state)),
+      h("div", { class: "watch" }, stage, h("div", { class: "actions" }, starter, stopper, chooser, file, state)),
       h(
         "div",
         { class: "side" },
@@ -74,8 +80,8 @@ export function mount(root, { api }) {
     h(
       "p",
       { class: "muted privacy" },
-      "While it runs, frames leave this browser for this server only. It hides faces first, counts, and keeps nothing. ",
-      "The video you see here does not come from it: it is your own camera or file.",
+      "While it runs, frames leave this browser for this server only. It hides faces first, counts, and keeps ",
+      "nothing. The video you see here does not come from it: it is your own camera or file.",
     ),
   );
   document.addEventListener("visibilitychange", hiddenOrBack);
@@ -147,8 +153,7 @@ export function mount(root, { api }) {
       onanswer: answered,
       onskip: () => (dropped += 1),
       onstate(now) {
-        const sentences = { connecting: "Connecting…", open: "", away: "The server is away; trying to reach it again…" };
-        state.textContent = sentences[now];
+        state.textContent = STATES[now];
         if (now === "open") told.replaceChildren();
       },
       onproblem: (problem) => told.replaceChildren(trouble(problem)),
@@ -194,9 +199,9 @@ export function mount(root, { api }) {
     }
     if (told.firstChild) told.replaceChildren();
     recent = [...recent.filter((one) => now - one.at < MEMORY), { at: now, answer }];
-    const { width, height } = answer.image;
     const rate = (times.length / Math.min(RATE_OVER, Math.max(500, now - times[0]))) * 1000;
-    figures.tell([rate.toFixed(1), milliseconds(heard.latency), dropped, `${width} × ${height}`, answer.model.version]);
+    const size = `${answer.image.width} × ${answer.image.height}`;
+    figures.tell([rate.toFixed(1), milliseconds(heard.latency), dropped, size, answer.model.version]);
     draw();
   }
 
@@ -220,9 +225,8 @@ export function mount(root, { api }) {
     const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
     const cameras = all.filter((device) => device.kind === "videoinput");
     const kept = typeof used === "string" ? used : devices.value;
-    devices.replaceChildren(
-      ...cameras.map((device, number) => h("option", { value: device.deviceId }, device.label || `Camera ${number + 1}`)),
-    );
+    const named = (device, number) => device.label || `Camera ${number + 1}`;
+    devices.replaceChildren(...cameras.map((one, n) => h("option", { value: one.deviceId }, named(one, n))));
     if (!cameras.length) devices.append(h("option", { value: "" }, "none found"));
     if (cameras.some((device) => device.deviceId === kept)) devices.value = kept;
   }
@@ -248,8 +252,9 @@ export function steady(counts) {
 /** A list of names with values that change. */
 function numbers(names) {
   const values = names.map(() => h("dd", { class: "number" }, "–"));
+  const rows = names.map((name, n) => h("div", {}, h("dt", {}, name), values[n]));
   return {
-    element: h("dl", { class: "numbers" }, names.map((name, n) => h("div", {}, h("dt", {}, name), values[n]))),
+    element: h("dl", { class: "numbers" }, rows),
     tell: (told) => values.forEach((value, n) => (value.textContent = told[n] ?? "–")),
   };
 }

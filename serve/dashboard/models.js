@@ -40,7 +40,7 @@ export function mount(root, { api }) {
     }
     const away = models.registry && `The registry could not be asked: ${models.registry}`;
     told.replaceChildren(...(away ? [h("p", { class: "note" }, away)] : []));
-    versions.replaceChildren(...models.versions.map((version) => h("option", { value: version.version }, nameOf(version))));
+    versions.replaceChildren(...models.versions.map((one) => h("option", { value: one.version }, nameOf(one))));
     if (chosen ?? models.current) versions.value = chosen ?? models.current;
     versions.disabled = !models.versions.length;
     comparison.offer(models);
@@ -62,7 +62,7 @@ export function mount(root, { api }) {
     }
     try {
       const release = await releaseOf(api, version);
-      if (versions.value === version.version) card.replaceChildren(...summary(version, models.name), ...details(release));
+      if (versions.value === version.version) card.append(...details(release));
     } catch (problem) {
       card.append(trouble(problem));
     }
@@ -144,7 +144,7 @@ function details(release) {
       "Faces are hidden by": `${faces.detector}, ${faces.method}`,
       Gates: gates.passed ? "passed" : gates.failures.map((failure) => failure.text).join("; "),
       ...(comparison && {
-        [`Against version ${comparison.champion}`]: `${(comparison.difference * 100).toFixed(1)} points on ${plural(comparison.pictures, "picture")}`,
+        [`Against version ${comparison.champion}`]: `${points(comparison.difference)} of counts right`,
       }),
     }),
     h("h4", {}, "On test pictures"),
@@ -153,20 +153,26 @@ function details(release) {
   ];
 }
 
+function points(difference) {
+  return `${difference < 0 ? "−" : "+"}${Math.abs(difference * 100).toFixed(1)} points`;
+}
+
+/** kind: the element that a value stands in. */
 function facts(values, kind = "span") {
-  return h(
-    "dl",
-    { class: `numbers ${kind}` },
-    Object.entries(values).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, h(kind, {}, value ?? "unknown")))),
-  );
+  const fact = ([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, h(kind, {}, value ?? "unknown")));
+  return h("dl", { class: "numbers" }, Object.entries(values).map(fact));
 }
 
 function table(header, rows) {
-  const cells = ([first, ...rest]) => [h("th", { scope: "row" }, first), ...rest.map((value) => h("td", { class: "number" }, value))];
+  const head = h("tr", {}, header.map((name) => h("th", { scope: "col" }, name)));
+  const body = rows.map(([name, ...values]) => {
+    const cells = values.map((value) => h("td", { class: "number" }, value));
+    return h("tr", {}, h("th", { scope: "row" }, name), cells);
+  });
   return h(
-    "div",
+    "div", // which scrolls, also by keyboard
     { class: "scroll", tabindex: 0, role: "group", "aria-label": `${header[0]}: ${header.slice(1).join(", ")}` },
-    h("table", {}, h("thead", {}, h("tr", {}, header.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))),
+    h("table", {}, h("thead", {}, head), h("tbody", {}, body)),
   );
 }
 
@@ -177,17 +183,25 @@ function compare(api, signal) {
   const chosen = chooser("Drop pictures here to ask both", (files) => run(files));
   const hint = h("p", { class: "muted" });
   const tally = h("p", { class: "words", role: "status" });
-  const apart = h("input", { type: "checkbox", id: "apart", onchange: () => list.classList.toggle("apart", apart.checked) });
+  const sift = () => list.classList.toggle("apart", apart.checked);
+  const apart = h("input", { type: "checkbox", id: "apart", onchange: sift });
   const filter = h("label", { class: "check", hidden: true }, apart, "Disagreements only");
   const list = h("ul", { class: "gallery pairs" });
-  let asked = []; // {same} of the pictures answered
+  let asked = []; // {name, same} of the pictures answered
 
   const element = h(
     "section",
     { class: "view busy", "aria-labelledby": "compare" },
     h("h2", { id: "compare" }, "Two models, the same pictures"),
     hint,
-    h("div", { class: "actions" }, h("label", { for: "first" }, "Between"), first, h("label", { for: "second" }, "and"), second),
+    h(
+      "div",
+      { class: "actions" },
+      h("label", { for: "first" }, "Between"),
+      first,
+      h("label", { for: "second" }, "and"),
+      second,
+    ),
     chosen.element,
     h("div", { class: "actions" }, tally, filter),
     list,
@@ -201,9 +215,11 @@ function compare(api, signal) {
       select.replaceChildren(...loaded.map((version) => h("option", { value: version.version }, version.version)));
       if (loaded.some((version) => version.version === kept)) select.value = kept;
     }
-    if (first.value === second.value) second.value = loaded.find((version) => version.version !== first.value)?.version ?? first.value;
-    hint.textContent =
-      loaded.length < 2 ? "Only one version is loaded. Load another one above: the one before stays loaded beside it." : "Each decides by its own threshold.";
+    const other = loaded.find((version) => version.version !== first.value);
+    if (other && first.value === second.value) second.value = other.version;
+    hint.textContent = other
+      ? "Each decides by its own threshold."
+      : "Only one version is loaded. Load another one above: the one before stays loaded beside it.";
     clear();
   }
 
@@ -216,7 +232,8 @@ function compare(api, signal) {
   async function run(files) {
     const pair = [first.value, second.value];
     for (const file of files) {
-      const item = h("li", { class: "card pair" }, h("h3", {}, file.name), h("p", { class: "muted pending" }, "Asking both…"));
+      const item = h("li", { class: "card pair" });
+      item.append(h("h3", {}, file.name), h("p", { class: "muted pending" }, "Asking both…"));
       list.append(item);
       await ask(item, file, pair);
       if (signal.aborted) return;
@@ -229,9 +246,14 @@ function compare(api, signal) {
       const sides = await Promise.all(pair.map((version) => side(file, version)));
       const same = sides[0].fingers === sides[1].fingers;
       const verdict = same ? `Both count ${sides[0].fingers}` : `${sides[0].fingers} or ${sides[1].fingers}?`;
-      item.replaceChildren(h("h3", {}, file.name), h("p", { class: same ? "good" : "fair" }, verdict), h("div", { class: "two" }, sides.map((one) => one.element)));
+      item.replaceChildren(
+        h("h3", {}, file.name),
+        h("p", { class: same ? "good" : "fair" }, verdict),
+        h("div", { class: "two" }, sides.map((one) => one.element)),
+      );
       item.classList.add(same ? "same" : "differs");
-      if (item.isConnected) asked.push({ same });
+      if (!item.isConnected) return; // another pair was chosen meanwhile
+      asked.push({ name: file.name, same });
       tell();
     } catch (problem) {
       if (problem.name !== "AbortError") item.replaceChildren(h("h3", {}, file.name), trouble(problem));
@@ -243,16 +265,16 @@ function compare(api, signal) {
     const { counts } = await releaseOf(api, answer.model);
     const shown = figure(file.name, answer, counts);
     const hands = shown.show(0);
-    const element = h("div", { class: "side" }, shown.element, h("p", {}, h("strong", {}, version), ` · ${inWords(hands, counts)}`));
-    return { element, fingers: answer.finger_count };
+    const words = h("p", {}, h("strong", {}, version), ` · ${inWords(hands, counts)}`);
+    return { element: h("div", { class: "side" }, shown.element, words), fingers: answer.finger_count };
   }
 
   function tell() {
-    const same = asked.filter((one) => one.same).length;
+    const differ = asked.filter((one) => !one.same).map((one) => one.name);
+    const others = differ.length ? `, but not in ${differ.join(", ")}` : "";
+    const words = `The same count in ${asked.length - differ.length} of ${plural(asked.length, "picture")}${others}`;
+    tally.textContent = asked.length ? words : "";
     filter.hidden = !asked.length;
-    tally.textContent = asked.length
-      ? `The same count in ${same} of ${plural(asked.length, "picture")}, another in ${asked.length - same}`
-      : "";
   }
 
   return { element, offer, unmount: chosen.unmount };

@@ -90,7 +90,8 @@ export function mount(root, { api }) {
     result.count = h("p", { class: "count number" });
     result.words = h("p", { class: "words" });
     result.hands = h("ul", { class: "hands" });
-    const side = h("div", { class: "side" }, heading(result), result.count, result.words, result.hands, ...facts(answer), ...takeaways(result));
+    const seen = [result.count, result.words, result.hands];
+    const side = h("div", { class: "side" }, heading(result), seen, facts(answer), takeaways(result));
     result.card.replaceChildren(result.figure.element, side);
     show(result);
   }
@@ -143,20 +144,20 @@ function heading(result) {
 
 function handRow(hand) {
   const swatch = h("span", { class: "swatch", style: { background: colour(hand) }, "aria-hidden": "true" });
-  return h("li", {}, swatch, h("span", {}, hand.class_name), h("span", { class: "number muted" }, percent(hand.confidence)));
+  const confidence = h("span", { class: "number muted" }, percent(hand.confidence));
+  return h("li", {}, swatch, h("span", {}, hand.class_name), confidence);
 }
 
 function facts(answer) {
-  const { decode, faces, detect, total } = answer.timing_ms;
-  const found = answer.faces_blurred ? `${plural(answer.faces_blurred, "face")} found and hidden` : "No face found to hide";
+  const [total, decode, faces, detect] = ["total", "decode", "faces", "detect"].map((part) =>
+    milliseconds(answer.timing_ms[part]),
+  );
+  const faced = answer.faces_blurred;
+  const found = faced ? `${plural(faced, "face")} found and hidden` : "No face found to hide";
   const hidden = answer.preprocessing_applied ? found : "Faces were NOT hidden: this server was told not to";
   return [
     h("p", { class: answer.preprocessing_applied ? "muted" : "bad" }, hidden),
-    h(
-      "p",
-      { class: "muted number" },
-      `${milliseconds(total)} in all: reading ${milliseconds(decode)}, faces ${milliseconds(faces)}, hands ${milliseconds(detect)}`,
-    ),
+    h("p", { class: "muted number" }, `${total} in all: reading ${decode}, faces ${faces}, hands ${detect}`),
   ];
 }
 
@@ -170,8 +171,11 @@ function takeaways(result) {
     if (!done) getSelection().selectAllChildren(shown);
     told.textContent = done ? "Copied" : "Selected: press Ctrl+C";
   }
-  const details = h("details", {}, h("summary", {}, "JSON"), h("div", { class: "actions" }, h("button", { onclick: take }, "Copy"), told), shown);
-  return [h("div", { class: "actions" }, h("button", { onclick: () => savePicture(result) }, "Save picture")), details];
+  const copier = h("div", { class: "actions" }, h("button", { onclick: take }, "Copy"), told);
+  return [
+    h("div", { class: "actions" }, h("button", { onclick: () => savePicture(result) }, "Save picture")),
+    h("details", {}, h("summary", {}, "JSON"), copier, shown),
+  ];
 }
 
 async function savePicture(result) {
