@@ -139,9 +139,7 @@ class Worker(LitAPI):
 
     def _new_blur(self, faces: FaceParams) -> Blur:
         allowed = self._settings.enable_preprocessing
-        blur = Blur(faces if allowed else faces.model_copy(update={"detector": "none"}), self._settings.serve_threads)
-        blur.warm()
-        return blur
+        return Blur(faces if allowed else faces.model_copy(update={"detector": "none"}), self._settings.serve_threads)
 
 
 def chosen(note: Path, folder: Path, release: Release, settings: Settings) -> engines.Choice:

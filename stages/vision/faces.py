@@ -56,7 +56,7 @@ class Blurred:
 
 
 class Blur:
-    """Finds and hides faces. One instance a thread; making one takes no time, the first picture of a shape does."""
+    """Finds and hides faces. One instance a thread. The first picture of each shape waits 0.3 s for a compilation."""
 
     def __init__(self, params: FaceParams, threads: int = 0, precision: Precision = "f32") -> None:
         """threads 0: all cores. Raises StageError when the face detector cannot be loaded."""
@@ -67,11 +67,6 @@ class Blur:
         """Raises whatever goes wrong: there is no answer with the picture as it came."""
         faces, _ = self._find(image)
         return Blurred(hide(image, faces, self._params), faces)
-
-    def warm(self) -> None:
-        """Compiles the network for every shape, about 0.3 s each, so that no picture waits for it."""
-        for width, height in CANVASES:
-            self(np.zeros((height, width, 3), np.uint8))
 
 
 def read_blurred(path: Path) -> Blurred:
