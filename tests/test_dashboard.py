@@ -220,6 +220,9 @@ def test_a_server_that_is_away_is_told_and_one_that_is_back_goes_on(
     port = int(first.url.rpartition(":")[2])
     with opened(browser, first.url) as page:
         first.stop()
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator(".note")).to_contain_text("This view could not be fetched from the server.")
+        page.get_by_role("tab", name="Try it").click()
         give(page, picture)
         expect(page.locator(".result .note")).to_contain_text("The server does not answer.")
         expect(page.locator("#banner")).to_contain_text("The server does not answer.")

@@ -49,19 +49,20 @@ async function show() {
   panel.className = `view-${name}`;
   const root = h("div", { class: "view" });
   panel.replaceChildren(root);
+  let view;
   try {
-    const view = await import(`./${name}.js`);
-    if (shown.name !== name) return; // another was chosen meanwhile
-    document.title = `${view.title} · Finger counter`;
-    shown.unmount = view.mount(root, { api, go });
+    view = await import(`./${name}.js`);
   } catch (error) {
     if (!(error instanceof TypeError)) throw error; // what import throws when the server is away
-    shown.name = null;
-    root.replaceChildren(
-      h("p", { class: "note bad" }, "This view could not be fetched from the server."),
-      h("button", { onclick: show }, "Try again"),
+    root.append(
+      h("p", { class: "note bad", role: "alert" }, "This view could not be fetched from the server."),
+      h("div", {}, h("button", { onclick: () => location.reload() }, "Try again")), // a browser may remember the failure
     );
+    return;
   }
+  if (shown.name !== name) return; // another was chosen meanwhile
+  document.title = `${view.title} · Finger counter`;
+  shown.unmount = view.mount(root, { api, go });
 }
 
 /** As WAI-ARIA has it for tabs: arrows, Home and End move and choose. */
