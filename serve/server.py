@@ -200,7 +200,11 @@ def docs(app: FastAPI) -> None:
     """Swagger UI from files of a package: the page asks no other host for anything."""
     spec = find_spec("fastapi_offline")
     assert spec is not None and spec.origin is not None, "a dependency of the extra serve"
-    app.mount("/docs/files", StaticFiles(directory=Path(spec.origin).with_name("static")))
+    static = StaticFiles(directory=Path(spec.origin).with_name("static"))
+
+    @app.get("/docs/files/{name}", include_in_schema=False)  # a mount would answer 404 behind a prefix
+    async def file(name: str, request: Request) -> Response:
+        return await static.get_response(name, request.scope)
 
     @app.get("/docs", include_in_schema=False)
     async def page(request: Request) -> Response:

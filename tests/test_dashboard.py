@@ -328,5 +328,7 @@ def test_the_page_works_behind_a_prefix_that_a_proxy_takes_off(browser: Browser,
         with behind_prefix("/fingers", server.url) as url, opened(browser, url) as page:
             page.locator(".sample").first.click()
             expect(page.locator(".count")).to_have_text("3")
+            page.goto(f"{url}/docs")
+            expect(page.locator(".opblock-summary-path").first).to_be_visible()
     finally:
         server.stop()
