@@ -21,7 +21,7 @@ from stages.runs import Point, Run, Runs, Sort, Wanted
 FRESH = 2.0  # s for which an answer is given again: each page that watches a training asks every few seconds
 WITHIN = 8.0  # s that a request waits for MLflow
 THREADS = 2
-MOST_ASKED = 64  # questions that wait for a thread, or whose answers are kept
+MOST_ASKED = 64  # questions under way, two of them in threads
 MOST_SERIES = 40
 NO_MLFLOW = "this server was started without MLFLOW_TRACKING_URI: it knows of no runs; `fingers up` starts an MLflow"
 
@@ -37,7 +37,7 @@ def runs_routes(settings: Settings) -> APIRouter:
     @router.get(
         "/runs",
         response_model=RunList,
-        responses={**COMMON, **error(422, "a parameter that is not taken")},
+        responses={**COMMON, **error(404, "no such page"), **error(422, "a parameter that is not taken")},
         summary="Trainings, page by page; answers 200 also without MLflow, and says so",
     )
     async def runs(
@@ -83,12 +83,14 @@ class Experiment:
         self._connected: Runs | None = None
 
     async def runs(self, wanted: Wanted, size: int, page: str | None) -> RunList:
-        """Raises Problem 422 when page is none."""
+        """Raises Problem when MLflow gave out no such page, or takes no such filter."""
         if not self._has_mlflow:
             return RunList(runs=[], next=None, unavailable=NO_MLFLOW)
         try:
             return await self._asked((wanted, size, page), lambda: self._page(wanted, size, page))
         except Refused as refusal:
+            if page is not None:
+                raise Problem(404, "not_found", f"no such page; ask again without it ({refusal})") from None
             raise Problem(422, "invalid_parameter", str(refusal)) from None
         except StageError as away:
             return RunList(runs=[], next=None, unavailable=str(away))
@@ -106,7 +108,7 @@ class Experiment:
         """Raises StageError, too when MLflow takes too long; its answer is then there for who asks again."""
         answer = self._answers.get(key)
         if answer is None:
-            if len(self._answers) >= MOST_ASKED:
+            if sum(not asked.done() for asked in self._answers.values()) >= MOST_ASKED:
                 raise StageError(f"{MOST_ASKED} questions to MLflow are under way; ask again")
             loop = asyncio.get_running_loop()
             answer = self._answers[key] = loop.run_in_executor(self._threads, ask)

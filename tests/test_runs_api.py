@@ -224,9 +224,9 @@ def test_pages_follow_one_another_without_a_gap(laboratory: Laboratory) -> None:
 
 
 @slow
-def test_a_page_that_nobody_named_is_a_wrong_parameter(laboratory: Laboratory) -> None:
+def test_a_page_that_nobody_named_is_not_found(laboratory: Laboratory) -> None:
     answer = httpx.get(f"{laboratory.server.url}/runs", params={"page": "made_up"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_parameter")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 @slow
