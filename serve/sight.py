@@ -19,7 +19,7 @@ from stages.vision.faces import Blur, Blurred
 from stages.vision.images import Image
 from stages.vision.profile import brightness, sharpness
 
-FACES = FaceParams(detector="centerface", confidence=0.2, margin=0.08, method="mosaic", cells=6)
+FACES = FaceParams(detector="centerface", confidence=0.2, margin=0.06, method="mosaic", cells=6)
 TRIAL = (480, 640)  # px, height and width of the picture that a model must answer before it serves
 
 

@@ -36,7 +36,7 @@ SMALL, BORDER = 160, 16  # px: the square's side, and how much of it at least is
 QUARTER_TURNS = (0, 1, 3)  # counter-clockwise
 SURE = 0.59
 # A box fits a face that is upright, whole and clearly seen; any other is grown first, by so much of each side's length.
-LOOSE = 0.07
+LOOSE = 0.09
 CLEAR = 0.75  # the confidence of such a face
 UPRIGHT = 25  # degrees by which its eyes may lean
 NEAR_BORDER = 0.03  # of the box's side: nearer, the face may be cut
