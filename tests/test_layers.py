@@ -163,7 +163,7 @@ TRICKLE = [b"x"] * 10
 def test_over_a_socket_a_refusal_arrives_before_the_connection_closes(
     head: str, chunks: list[bytes], key: str, status: int, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.layers.LINGER", 0.5)
+    monkeypatch.setattr("serve.layers.LINGER", 0.5 if status == 408 else 3)  # s; the others end when all is sent
     with running(site(read_settings(SMALL))) as port:
         answer = exchange(port, head, *chunks, key=key, pause=0.05 if chunks is TRICKLE else 0)
     opening, _, body = answer.partition("\r\n\r\n")
