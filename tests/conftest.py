@@ -9,6 +9,7 @@ from tests.buckets import bucket
 from tests.mlflow_server import empty_store, local_store, running_server
 from tests.platform import platform, short_path
 from tests.server import server
+from tests.team import team
 
 __all__ = [
     "browser",
@@ -20,6 +21,7 @@ __all__ = [
     "running_server",
     "server",
     "short_path",
+    "team",
 ]
 
 OURS = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PICSELLIA_")

@@ -1,11 +1,13 @@
 """A registry with three versions, and a server that takes its models from there: version n sees n fingers."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from stages.registry import Registry
 from tests.pictures import saved
@@ -64,3 +66,15 @@ def founded(folder: Path, empty_store: Path, **environment: Any) -> Team:
 
 def address(folder: Path) -> str:
     return f"sqlite:///{folder}/.local/mlflow/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Team]:
+    """One for all tests of a module, with keys."""
+    folder = tmp_path_factory.mktemp("team")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address(folder))
+        patch.setenv("DVC_ROOT", str(folder))
+        team = founded(folder, empty_store, API_KEYS=USER, ADMIN_KEYS=ADMIN)
+        yield team
+        team.server.stop()

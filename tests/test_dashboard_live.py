@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, Playwright, expect
 from tests.browser import PHONE, chromium, opened, violations
 from tests.native import noise
 from tests.server import Server, start_server
-from tests.team import ADMIN, USER, Team, address, founded
+from tests.team import USER, Team
 
 pytestmark = pytest.mark.slow
 
@@ -150,17 +150,6 @@ def test_a_server_that_comes_back_is_found_again(with_camera: Browser, tmp_path:
             assert is_filming(page)
         finally:
             second.stop()
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Team]:
-    folder = tmp_path_factory.mktemp("team")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", address(folder))
-        patch.setenv("DVC_ROOT", str(folder))
-        team = founded(folder, empty_store, API_KEYS=USER, ADMIN_KEYS=ADMIN)
-        yield team
-        team.server.stop()
 
 
 def test_a_model_that_is_swapped_while_live_goes_on_counting(with_camera: Browser, team: Team) -> None:

@@ -8,20 +8,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import opened, picture_file, violations
 from tests.server import Server
-from tests.team import ADMIN, USER, Team, address, founded
+from tests.team import ADMIN, USER, Team
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Team]:
-    folder = tmp_path_factory.mktemp("team")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", address(folder))
-        patch.setenv("DVC_ROOT", str(folder))
-        team = founded(folder, empty_store, API_KEYS=USER, ADMIN_KEYS=ADMIN)
-        yield team
-        team.server.stop()
 
 
 @pytest.fixture

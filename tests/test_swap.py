@@ -1,6 +1,5 @@
 """Versions of a real registry, put in place of one another in a running server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 
@@ -15,22 +14,11 @@ from tests.team import ADMIN, USER, Team, address, founded, put
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def running_team(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Team]:
-    folder = tmp_path_factory.mktemp("team")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", address(folder))
-        patch.setenv("DVC_ROOT", str(folder))
-        team = founded(folder, empty_store, API_KEYS=USER, ADMIN_KEYS=ADMIN)
-        yield team
-        team.server.stop()
-
-
 @pytest.fixture
-def team(running_team: Team) -> Team:
+def team(team: Team) -> Team:
     """Version 1 answers."""
-    assert running_team.load("1").status_code == 200
-    return running_team
+    assert team.load("1").status_code == 200
+    return team
 
 
 def test_the_champion_answers_and_another_version_takes_its_place(team: Team) -> None:
