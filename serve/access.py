@@ -22,11 +22,12 @@ from serve.problems import Problem
 from serve.settings import Settings
 from serve.static import FILES
 
-Role = Literal["predict", "admin"]  # admin may do all that predict may
+Role = Literal["predict", "admin", "metrics"]  # admin may do all that the others may
 
 PROBES = frozenset({"/health", "/livez", "/ready"})  # they have no key; any other path needs one, known or not,
 # but for the page, which a person must see to be asked for a key
 ADMIN = frozenset({"/models/load"})
+METRICS = "/metrics"
 LATER = "/ws/"  # a browser's WebSocket cannot set a header: its key comes in the first message
 LIMIT, REMAINING, RESET = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
 RATE_HEADERS = (LIMIT, REMAINING, RESET, "Retry-After")
@@ -76,7 +77,7 @@ class Guarded:
         if self._keyless:
             return Caller("anyone", "admin" if is_at_the_machine(scope, headers, self._origins) else "predict")
         token = token_of(headers)
-        return self._access.admit(token, address_of(scope)) if token else None
+        return self._access.admit(token, address_of(scope), route_path(scope)) if token else None
 
 
 class Access:
@@ -93,8 +94,8 @@ class Access:
         self._window = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._rate = None if settings.rate_limit == "off" else limits.parse(settings.rate_limit)
 
-    def admit(self, token: str, address: str) -> Caller:
-        """token: a key, or a JWT. Raises Problem: 401, 403 when it grants no role, 429 after many wrong ones."""
+    def admit(self, token: str, address: str, path: str = "") -> Caller:
+        """token: a key, or a JWT. Raises Problem: 401, 403 when it opens no such path, 429 after many wrong ones."""
         if not self._window.test(FAILURES, "failures", address):
             reset = self._window.get_window_stats(FAILURES, "failures", address).reset_time
             retry = {"Retry-After": str(_seconds_to(reset))}
@@ -103,6 +104,8 @@ class Access:
         if caller is None:
             self._window.hit(FAILURES, "failures", address)
             raise unauthorized("the key or token is not valid")
+        if caller.role == "metrics" and path != METRICS:
+            raise Problem(403, "forbidden", f"a key of METRICS_KEYS reads {METRICS} and nothing else")
         return caller
 
     def spend(self, who: str) -> dict[str, str]:
@@ -231,7 +234,11 @@ def unauthorized(message: str) -> Problem:
 
 
 def _keys_of(settings: Settings) -> tuple[tuple[str, Role, tuple[SecretStr, ...]], ...]:
-    return ("API_KEYS", "predict", settings.api_keys), ("ADMIN_KEYS", "admin", settings.admin_keys)
+    return (
+        ("API_KEYS", "predict", settings.api_keys),
+        ("ADMIN_KEYS", "admin", settings.admin_keys),
+        ("METRICS_KEYS", "metrics", settings.metrics_keys),
+    )
 
 
 def _seconds_to(moment: float) -> int:

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from stages.params import StageError
 from stages.vision.images import MAX_PIXELS
 
-SECRETS = ("api_keys", "admin_keys", "jwt_secret", "jwt_public_key")
+SECRETS = ("api_keys", "admin_keys", "metrics_keys", "jwt_secret", "jwt_public_key")
 SHORTEST_KEY = 16  # characters
 SHORTEST_SECRET = 32  # bytes, the output of SHA-256 (RFC 7518, 3.2)
 SHORTEST_RSA = 2048  # bits (RFC 7518, 3.3)
@@ -174,6 +174,7 @@ class Settings(BaseModel):
 
     api_keys: Keys = ()  # role predict
     admin_keys: Keys = ()  # role admin
+    metrics_keys: Keys = ()  # role metrics: what Prometheus holds opens nothing else
     jwt_algorithm: Literal["HS256", "RS256"] = "HS256"
     jwt_secret: Annotated[SecretStr, AfterValidator(_is_hmac_secret)] | None = None
     jwt_public_key: Annotated[SecretStr, AfterValidator(_is_public_key)] | None = None
@@ -219,9 +220,9 @@ class Settings(BaseModel):
 
     @check(mode="after")
     def _a_key_has_one_role(self) -> Self:
-        keys = [key.get_secret_value() for key in (*self.api_keys, *self.admin_keys)]
+        keys = [key.get_secret_value() for key in (*self.api_keys, *self.admin_keys, *self.metrics_keys)]
         if len(set(keys)) < len(keys):
-            raise ValueError("API_KEYS, ADMIN_KEYS: one key stands there twice; give each its own")
+            raise ValueError("API_KEYS, ADMIN_KEYS, METRICS_KEYS: one key stands there twice; give each its own")
         return self
 
     @check(mode="after")

@@ -20,7 +20,7 @@ from serve.problems import Problem
 from serve.settings import read_settings
 from tests.layered import ADMIN, KEYS, SECOND, USER, ask, code_of, site
 
-SECRET = "s" * 32
+SECRET, SCRAPE = "s" * 32, "scrape-key-012345"
 TOKENS = {"JWT_SECRET": SECRET, "JWT_AUDIENCE": "fingers"}
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 PRIVATE_PEM = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -93,6 +93,27 @@ def test_bytes_that_are_no_text_are_a_wrong_key() -> None:
 @pytest.mark.parametrize("path", ["/models/load", "/models/load?x=1", "/models%2Fload", "/%6dodels/load"])
 def test_loading_a_model_is_for_admins(path: str, key: str, status: int) -> None:
     assert ask(site(read_settings(KEYS)), path, {"X-API-Key": key}, method="POST").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        ("/metrics", "GET", 404),  # there is none in this app; nobody is refused
+        ("/predict", "POST", 403),
+        ("/models/load", "POST", 403),
+        ("/metrics/", "GET", 403),
+        ("/docs", "GET", 403),
+    ],
+)
+def test_what_prometheus_holds_reads_metrics_and_nothing_else(path: str, method: str, status: int) -> None:
+    settings = read_settings({**KEYS, "METRICS_KEYS": SCRAPE})
+    assert ask(site(settings), path, {"Authorization": f"Bearer {SCRAPE}"}, method=method).status_code == status
+
+
+def test_a_key_for_metrics_opens_no_websocket_by_its_first_message() -> None:
+    access = Access(read_settings({**KEYS, "METRICS_KEYS": SCRAPE}))
+    with pytest.raises(Problem, match="reads /metrics and nothing else"):
+        access.admit(SCRAPE, "1.2.3.4")
 
 
 @pytest.mark.parametrize("path", ["/models/load%0A", "/models/load%0a", "/models/load%00"])
