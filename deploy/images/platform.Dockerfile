@@ -1,0 +1,58 @@
+# Around the server: `mlflow server`, `fingers backup`, `fingers restore`, `fingers exporter`; no torch. Unprivileged, on a
+# root file system that may be read-only.
+#   docker build -f deploy/images/platform.Dockerfile -t fingers-platform .
+#   docker build -f deploy/images/platform.Dockerfile --target sbom --output sbom .     # sbom/platform.cdx.json
+# A tag can be moved: Dependabot writes the digest behind it (python:TAG@sha256:...) with its first update, and keeps
+# both in step from then on.
+FROM python:3.11.15-slim-bookworm AS python
+
+FROM python AS build
+WORKDIR /build
+ENV VIRTUAL_ENV=/opt/venv \
+    UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy
+COPY pyproject.toml requirements.lock ./
+RUN python -m pip install --no-cache-dir --constraint requirements.lock uv && uv venv --no-project /opt/venv
+# The packages first, in a layer that stands until the lock changes. pyproject.toml keeps a second OpenCV out.
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install -r pyproject.toml --extra platform --constraints requirements.lock
+COPY README.md ./
+COPY ops ops
+COPY serve serve
+COPY stages stages
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install --no-deps --build-constraints requirements.lock .
+
+FROM build AS inventory
+RUN --mount=type=cache,target=/root/.cache/uv \
+    mkdir /sbom && uvx --from cyclonedx-bom --constraints requirements.lock cyclonedx-py environment \
+    --pyproject pyproject.toml --output-reproducible --output-file /sbom/platform.cdx.json /opt/venv/bin/python
+
+FROM scratch AS sbom
+COPY --from=inventory /sbom /
+
+FROM python
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin fingers \
+    && install --directory --owner=10001 --group=10001 --mode=700 /var/lib/fingers
+# HOME: what libraries keep for themselves is lost with the container. One worker: it has threads, and 0.25 GB.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    LOGNAME=fingers \
+    DVC_ROOT=/var/lib/fingers \
+    MLFLOW_HOST=0.0.0.0 \
+    MLFLOW_PORT=5000 \
+    MLFLOW_WORKERS=1 \
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+    MLFLOW_DISABLE_TELEMETRY=true
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /opt/fingers
+COPY deploy/images/healthy.py dvc.yaml params.yaml ./
+USER 10001:10001
+VOLUME /var/lib/fingers
+EXPOSE 5000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "/opt/fingers/healthy.py", "http://127.0.0.1:$MLFLOW_PORT/health"]
+ENTRYPOINT ["python", "-m", "ops.secret_files"]
+CMD ["mlflow", "server"]
