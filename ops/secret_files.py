@@ -1,4 +1,4 @@
-"""NAME_FILE in the environment -> NAME, for programs that read no such file; then the command that was given takes over.
+"""NAME_FILE in the environment -> NAME, for programs that read no such file; then the command given takes over.
 
 The entry point of each image: `python -m ops.secret_files mlflow server`. It asks for no shell, and leaves no process
 between the engine's signals and the command.
@@ -27,7 +27,7 @@ NAMES: Final = (
 def main() -> None:
     program, *arguments = sys.argv[1:]
     try:
-        os.execvpe(program, [program, *arguments], {**os.environ, **from_files(os.environ)})
+        os.execvpe(program, [program, *arguments], {**os.environ, **from_files(os.environ)})  # noqa: S606 -- as meant
     except StageError as error:
         sys.exit(str(error))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An address, with $NAME of the environment in it -> exit 0 when it answers well: a health check without shell or curl."""
+"""An address, with $NAME of the environment in it -> exit 0 when it answers well: a health check without a shell."""
 
 import os
 import sys
