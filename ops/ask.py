@@ -1,7 +1,8 @@
 """An address -> the version of the server there, asked of itself with the keys that the programs use; or why not."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from stages.mlflow_client import without_password
 from stages.params import StageError
@@ -95,3 +96,10 @@ def ask_mlflow(environment: Mapping[str, str]) -> str:
 
 def _one_line(text: str) -> str:
     return without_password(" ".join(text.split()))[:300]
+
+
+ASK: Final[Mapping[str, tuple[str, Callable[[Mapping[str, str]], str]]]] = {  # by server: what names it, and how
+    "s3": ("AWS_ENDPOINT_URL_S3", ask_s3),
+    "postgres": ("MLFLOW_BACKEND_STORE_URI", ask_postgres),
+    "mlflow": ("MLFLOW_TRACKING_URI", ask_mlflow),
+}

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -140,9 +141,36 @@ def logs(
       fingers logs mlflow --follow
     """
     from ops import stack  # noqa: PLC0415
+    from ops.ask import ASK  # noqa: PLC0415
 
-    for line in stack.logs(repository(), [server] if server else list(stack.ASK), lines=lines, follow=follow):
+    for line in stack.logs(repository(), [server] if server else list(ASK), lines=lines, follow=follow):
         typer.echo(line)
+
+
+@app.command(rich_help_panel="Servers")
+def exporter(
+    disk: Annotated[list[Path] | None, typer.Option(exists=True, help="A folder on it; repeatable.")] = None,
+    backups: Annotated[Path | None, typer.Option(help="The folder that `fingers backup` fills.")] = None,
+    tls: Annotated[
+        list[str] | None, typer.Option(metavar="HOST:PORT", help="Whose certificate is watched; repeatable.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Of the address to answer on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Likewise.")] = 9101,
+) -> None:
+    """Answers Prometheus: which servers of the environment are up, free disk, the newest backup, certificates.
+
+    What alerts come of it, and what to do then, is in docs/runbook.md. Ctrl-C ends it.
+
+    Examples:
+
+      fingers exporter --disk / --backups /mnt/nas --tls hands.example.org:443
+    """
+    from ops.exporter import Exporter, export  # noqa: PLC0415
+
+    for address in tls or ():
+        if not re.fullmatch(r".+:\d{1,5}", address):
+            raise typer.BadParameter(f"{address!r} is no HOST:PORT", param_hint="--tls")
+    export(Exporter(disk or (), backups, tls or (), os.environ), host, port)
 
 
 ModelName = Annotated[str | None, typer.Option(help="Of the registered model, in place of the usual one.")]

@@ -1,7 +1,7 @@
 """A repository -> its own S3, PostgreSQL and MLflow on loopback: up, down, what they answer, what they logged."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -13,18 +13,13 @@ import psutil
 from filelock import FileLock
 
 from ops import processes, servers
-from ops.ask import NoAnswer, ask_mlflow, ask_postgres, ask_s3
+from ops.ask import ASK, NoAnswer
 from ops.credentials import settings_for
 from ops.dotenv import add_to_dotenv, read_dotenv
 from ops.servers import Server
 from stages.mlflow_client import without_password
 from stages.params import StageError
 
-ASK: dict[str, tuple[str, Callable[[Mapping[str, str]], str]]] = {  # by server: the name of its address, and how
-    "s3": ("AWS_ENDPOINT_URL_S3", ask_s3),
-    "postgres": ("MLFLOW_BACKEND_STORE_URI", ask_postgres),
-    "mlflow": ("MLFLOW_TRACKING_URI", ask_mlflow),
-}
 START_SECONDS = 60
 RELEASE_SECONDS = 3
 LARGE_LOG = 10_000_000  # bytes

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from stages.release import Release
 from stages.vision.detector import finger_count
 
 PREFIX = "fingers"
+ROUTES = ("/predict", "/blur", "/ws/predict")  # that answer pictures
+FAILURES = (500, 503, 504)  # by our fault
 LATENCY = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)  # s
 SHARES = tuple(round(n / 20, 2) for n in range(1, 21))
 BRIGHTNESS = tuple(range(10, 256, 15))  # mean grey, 0 to 255
@@ -35,6 +38,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "HTTP requests answered", "route", "code")
         self.errors = self._counter("errors", "requests and pictures that ended in an error", "route", "code")
+        for route, code in product(ROUTES, FAILURES):  # at 0: a rate cannot see a counter's first step out of nowhere
+            self.errors.labels(route, code)
         self.seconds = self._histogram("request_seconds", "time of a request", LATENCY, "route")
         self.parts = self._histogram("picture_seconds", "time of a picture's parts", LATENCY, "part")
         self.batch = self._histogram("batch_pictures", "pictures in a request", (1, 2, 4, 8, 16, 32, 64))
@@ -155,6 +160,7 @@ class Now:
     release: Release | None
     drifts: Sequence[Drift]
     under_way: int
+    most: int  # that may be
     clients: int
     processes: Mapping[str, int]  # name -> pid
     blurring: bool
@@ -172,6 +178,7 @@ class AtScrape(Collector):
         now = self._now()
         yield gauge("start_time_seconds", "when the server started, since 1970", self._started)
         yield gauge("queue_pictures", "pictures that wait or are worked on", now.under_way)
+        yield gauge("queue_limit_pictures", "how many may, before others are refused", now.most)
         yield gauge("websockets", "WebSocket clients connected", now.clients)
         yield gauge("preprocessing", "1: faces are hidden; 0: they are NOT", float(now.blurring))
         yield gauge("ready", "1: a model answers", float(now.release is not None))

@@ -236,6 +236,7 @@ def now(service: Service) -> Now:
         release=current.release if current else None,
         drifts=service.metrics.drifts(current.release) if current else [],
         under_way=dispatch.versions.total(),
+        most=service.settings.max_queue,
         clients=service.metrics.clients,
         processes={"api": os.getpid()} | {f"worker-{n}": pid for n, pid in dispatch.pids().items()},
         blurring=service.settings.enable_preprocessing,

@@ -24,7 +24,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ops import processes, servers, stack
-from ops.ask import ask_postgres, s3_client
+from ops.ask import ASK, ask_postgres, s3_client
 from ops.credentials import Settings, settings_for
 from ops.dotenv import add_to_dotenv, read_dotenv
 from stages.mlflow_client import connect
@@ -105,7 +105,7 @@ def test_a_page_elsewhere_cannot_use_mlflow(
 
 
 def test_everything_listens_on_loopback_only(platform: Platform) -> None:
-    addresses = {connection.laddr[0] for name in stack.ASK for connection in connections(platform, name)}
+    addresses = {connection.laddr[0] for name in ASK for connection in connections(platform, name)}
     assert addresses == {"127.0.0.1"}
 
 
@@ -114,10 +114,10 @@ def test_secrets_are_readable_by_their_owner_alone_and_in_no_argument_or_log(pla
     kept = read_dotenv(home / "settings.env")
     for path in (platform.folder / ".env", home / "settings.env", *home.glob("*.log")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
-    for name in stack.ASK:
+    for name in ASK:
         assert stat.S_IMODE((home / name).stat().st_mode) == 0o700, name
     said = "".join(path.read_text(errors="replace") for path in [*home.glob("*.log"), *home.glob("s3/log/*")])
-    said += repr([process.cmdline() for name in stack.ASK for process in processes.marked(str(home / name))])
+    said += repr([process.cmdline() for name in ASK for process in processes.marked(str(home / name))])
     assert "mlflow" in said
     for name in SECRETS:
         assert len(kept[name]) >= 40
@@ -410,7 +410,7 @@ def test_without_the_extra_one_line_says_so() -> None:
 
 
 def running(folder: Path) -> dict[str, list[int]]:
-    return {name: [p.pid for p in processes.marked(str(stack.home(folder) / name))] for name in stack.ASK}
+    return {name: [p.pid for p in processes.marked(str(stack.home(folder) / name))] for name in ASK}
 
 
 def kill(platform: Platform, names: list[str]) -> None:
