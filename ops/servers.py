@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from ops import cluster
-from ops.ask import ask_mlflow, ask_postgres, ask_s3, s3_client
+from ops.ask import ask_mlflow, ask_postgres, ask_s3
 from ops.cluster import NOT_INSTALLED
 from ops.credentials import Settings
 from stages.params import StageError
 
-BUCKETS = ("dvc", "mlflow")
 FOREIGN = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PG", "PICSELLIA_", "S3_", "WEED_")  # meant for others
 
 
@@ -146,13 +145,6 @@ def make_private(*folders: Path) -> None:
     """What is in them is for their owner alone, whatever a server makes of its files."""
     for folder in folders:
         folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def make_buckets(environment: Mapping[str, str]) -> None:
-    client = s3_client(environment)
-    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-    for bucket in sorted(set(BUCKETS) - there):
-        client.create_bucket(Bucket=bucket)
 
 
 def program(name: str) -> Path:

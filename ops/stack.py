@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from ops import processes, servers
 from ops.ask import ASK, NoAnswer
+from ops.buckets import make_buckets
 from ops.credentials import settings_for
 from ops.dotenv import add_to_dotenv, read_dotenv
 from ops.servers import Server
@@ -63,7 +64,7 @@ def up(root: Path, environment: Mapping[str, str]) -> list[Status]:
             wait(postgres, launch(postgres, undo))
             wait(mlflow, launch(mlflow, undo))
             wait(s3, storage)
-            servers.make_buckets(settings.published)
+            make_buckets(settings.published)
             for file in (root / ".env", memory):  # in this order: what memory holds is known to be ours in .env
                 if settings.published.items() - read_dotenv(file).items():
                     add_to_dotenv(file, settings.published)
