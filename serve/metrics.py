@@ -57,6 +57,8 @@ class Metrics:
         self.recent: defaultdict[str, Recent] = defaultdict(Recent)  # by the sha256 of the model that answered
         self.clients = 0
         self.swaps = self._counter("model_swaps", "models put in place without a restart, by outcome", "outcome")
+        for outcome in ("done", "failed"):
+            self.swaps.labels(outcome)
 
     def saw(self, seen: Seen, waited: float, release: Release) -> None:
         """One picture that was answered with a count. waited: s.
