@@ -33,6 +33,10 @@ class Server:
     process: subprocess.Popen[bytes]
 
     @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def pid(self) -> int:
         return self.process.pid
 
