@@ -208,7 +208,21 @@ class TrainParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     threads: Annotated[int, Field(ge=0)]  # 0: one per core
     seed: Seed
+    executor: Literal["local", "ray"] = "local"  # ray: worker processes on a cluster that average their gradients
+    workers: Positive = 1  # of ray; each has so many threads, or a GPU, and its part of every batch
     ultralytics: dict[str, Any]  # further settings of Ultralytics, verbatim
+
+    @model_validator(mode="after")
+    def _is_the_same_on_every_node(self) -> Self:
+        if self.executor == "local":
+            return self
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: {self.device!r} differs from node to node; with executor ray say cpu or cuda")
+        if self.threads == 0:
+            raise ValueError("threads: 0 differs from node to node; with executor ray say how many each worker has")
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size: {self.batch_size} cannot be shared evenly by {self.workers} workers")
+        return self
 
 
 class FaceParams(Section):

@@ -32,10 +32,14 @@ DECIDE_WEIGHTS = ("torch", "torchvision", "ultralytics-opencv-headless", "numpy"
 def train(params: Params, yolo: Path, splits: Path, detector: Path, onnx: Path, reports: Path) -> None:
     keep_freed_memory()
     asked, vocabulary = params.train, read_vocabulary(yolo)
-    settings = settings_for(asked) | {"device": device_for(asked.device), "model": find_weights(asked.weights)}
+    settings = settings_for(asked) | {"model": find_weights(asked.weights)}
     settings["data"] = str(described(splits / "data.yaml", vocabulary.classes))
     pictures, val = read_split(splits, "train", vocabulary), read_split(splits, "val", vocabulary)
-    made_with = {"device": settings["device"], "threads": threads_for(asked.threads), "versions": versions()}
+    made_with = {"threads": threads_for(asked.threads), "versions": versions()}
+    if asked.executor == "local":
+        made_with["device"] = settings["device"] = device_for(asked.device)
+    else:
+        made_with |= {"device": asked.device, "workers": asked.workers}
     key = training_key(asked, yolo, splits, settings["model"])
     checkpoints = Checkpoints(local_folder() / "train" / key)
     state = checkpoints.newest()
@@ -48,7 +52,7 @@ def train(params: Params, yolo: Path, splits: Path, detector: Path, onnx: Path, 
     run = open_run(key, name="", resume=state is not None)
     try:
         run.log_params({**params.model_dump(by_alias=True), "training": made_with})
-        state = fit(settings, made_with["threads"], checkpoints, state, reports / "epochs.csv", run)
+        state = fit(asked, settings, yolo, splits, checkpoints, state, reports / "epochs.csv", run)
         trained = write_detector(checkpoints.folder / "detector.pt", state, vocabulary.classes, asked.image_size)
         exported = write_onnx(trained, asked.image_size)
         apart = check_onnx(exported, trained, asked.image_size, [picture.read().image for picture in val[:CHECKED]])
@@ -78,9 +82,20 @@ def train(params: Params, yolo: Path, splits: Path, detector: Path, onnx: Path, 
 
 
 def fit(
-    settings: Settings, threads: int, checkpoints: Checkpoints, state: State | None, epochs_csv: Path, run: TrackedRun
+    asked: TrainParams,
+    settings: Settings,
+    yolo: Path,
+    splits: Path,
+    checkpoints: Checkpoints,
+    state: State | None,
+    epochs_csv: Path,
+    run: TrackedRun,
 ) -> State:
     """The state after the last epoch, going on after the one given, if any."""
+
+    def keep(state: State) -> None:
+        checkpoints.write(state["epoch"], state)
+        report(state["history"])
 
     def report(history: Sequence[Epoch]) -> None:
         write_text(epochs_csv, table(history))
@@ -90,7 +105,12 @@ def fit(
         report(state["history"])
         if state["finished"]:
             return state
-    return Fit(settings, threads, checkpoints, state, report).run()
+    folder = checkpoints.folder / "ultralytics"
+    if asked.executor == "local":
+        return Fit(settings, threads_for(asked.threads), folder, state, keep).run()
+    from stages.training.workers import fit_on_cluster  # noqa: PLC0415 -- Ray is an extra
+
+    return fit_on_cluster(asked, settings, (yolo, splits), installed(), state, keep)
 
 
 def ahead(state: State | None, epochs: int) -> str:
@@ -114,7 +134,11 @@ def training_key(train: TrainParams, yolo: Path, splits: Path, weights: str) -> 
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in DECIDE_WEIGHTS}}
+    return {"python": platform.python_version(), **installed()}
+
+
+def installed() -> dict[str, str]:
+    return {name: version(name) for name in DECIDE_WEIGHTS}
 
 
 def described(path: Path, classes: Sequence[str]) -> Path:

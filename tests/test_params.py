@@ -24,6 +24,23 @@ def test_both_files_have_the_same_keys_so_that_either_can_replace_the_other() ->
     assert keys(demo) == keys(full)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"device": "cuda:1"}, "device: 'cuda:1' differs from node to node"),
+        ({"threads": 0}, "threads: 0 differs from node to node; with executor ray say how many each worker has"),
+        ({"workers": 3}, "batch_size: 8 cannot be shared evenly by 3 workers"),
+    ],
+)
+def test_what_nodes_of_a_cluster_would_each_decide_for_themselves_is_asked_for(
+    changed: dict[str, object], message: str
+) -> None:
+    right = {"executor": "ray", "device": "cpu", "threads": 1, "workers": 2, "batch_size": 8}
+    assert params(**{f"train.{key}": value for key, value in right.items()}).train.workers == 2
+    with pytest.raises(StageError, match=message):
+        params(**{f"train.{key}": value for key, value in {**right, **changed}.items()})
+
+
 def keys(value: object, prefix: str = "") -> set[str]:
     if not isinstance(value, dict):
         return {prefix}
@@ -40,6 +57,8 @@ def keys(value: object, prefix: str = "") -> set[str]:
         ("train.epochs", 2.5, "train.epochs: 2.5 is not allowed"),
         ("train.image_size", 100, "train.image_size: 100 is not allowed: input should be a multiple of 32"),
         ("train.device", "gpu", "train.device: 'gpu' is not allowed"),
+        ("train.executor", "spark", "train.executor: 'spark' is not allowed: input should be 'local' or 'ray'"),
+        ("train.executor", "ray", "train: device: 'auto' differs from node to node; with executor ray say cpu or cuda"),
         ("train.optimizer", "adamw", "train.optimizer: 'adamw' is not allowed: input should be 'auto', 'SGD'"),
         ("split.test", 0.2, "split: train + val + test is 1.1; make it 1"),
         ("split.test", -0.1, "split.test: -0.1 is not allowed"),

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -24,7 +26,7 @@ from ultralytics.utils import SETTINGS
 from ultralytics.utils.torch_utils import unwrap_model
 
 from stages.params import StageError
-from stages.training.checkpoint import Checkpoints, State
+from stages.training.checkpoint import State
 from stages.training.settings import Settings
 
 Epoch = dict[str, float]
@@ -45,7 +47,11 @@ def keep_freed_memory() -> None:
 
 
 class Fit(DetectionTrainer):
-    """One training, going on after state. After each epoch a checkpoint is written, and report gets all so far."""
+    """One training, going on after state. keep gets the state after each epoch; folder is for Ultralytics' own files.
+
+    workers: processes, joined by torch.distributed, that each take a part of every batch and average their gradients.
+    They end in the same weights; the first of them scores and keeps.
+    """
 
     # None in Ultralytics until they are built
     model: Any
@@ -62,14 +68,15 @@ class Fit(DetectionTrainer):
         self,
         settings: Settings,
         threads: int,
-        checkpoints: Checkpoints,
+        folder: Path,
         state: State | None,
-        report: Callable[[list[Epoch]], None],
+        keep: Callable[[State], None],
+        workers: int = 1,
     ) -> None:
         SETTINGS.update(dict.fromkeys(TRACKERS, False))
         on_cuda = settings["device"].startswith("cuda")
         own = {
-            "save_dir": str(checkpoints.folder / "ultralytics"),
+            "save_dir": str(folder),
             "plots": False,
             "deterministic": True,
             # bf16 on the processor was slower, 0.83 s a batch for 0.66, even where it has the instructions. Half
@@ -77,9 +84,9 @@ class Fit(DetectionTrainer):
             "amp": "bf16" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else False,
         }
         super().__init__(overrides=settings | own)
-        self.checkpoints = checkpoints
         self.state: State = state or {"history": [], "best": {}, "best_epoch": 0}
-        self.report = report
+        self.keep = keep
+        self.workers = workers
         torch.set_num_threads(threads)  # the constructor has set one fewer than there are cores
 
     def run(self) -> State:
@@ -116,15 +123,21 @@ class Fit(DetectionTrainer):
         return dataset
 
     def _build_train_pipeline(self) -> None:
+        """Called when the network is there, and nothing yet that trains it."""
+        if self.device.type == "cpu":  # on CUDA Ultralytics does it
+            self.model.to(memory_format=torch.channels_last)
+        if self.workers > 1:
+            self.world_size = self.workers  # only now: earlier, Ultralytics would join processes itself, on GPUs alone
+            gpus = [self.device.index] if self.device.type == "cuda" else None
+            self.model = DistributedDataParallel(
+                self.model, device_ids=gpus, find_unused_parameters=True, forward_sync_buffers=False
+            )
         super()._build_train_pipeline()
         # The loop now calls optimizer_step after every batch, and that counts: its own counting crosses epochs.
         self.batches_a_step, self.accumulate = self.accumulate, 1
 
     def resume_training(self, ckpt: Any) -> None:
         """Called when all is built. Takes the place of Ultralytics' own, whose checkpoints are rounded to half."""
-        if self.device.type == "cpu":  # on CUDA Ultralytics does it
-            self.model.to(memory_format=torch.channels_last)
-            self.ema.ema.to(memory_format=torch.channels_last)
         if self.state["history"]:
             self.resume = True
             unwrap_model(self.model).load_state_dict(self.state["model"])
@@ -137,7 +150,11 @@ class Fit(DetectionTrainer):
         """Called at the start of each epoch."""
         super()._model_train()
         self.batch_index = self.gathered = 0
-        seed = int(np.random.SeedSequence([self.args.seed, self.epoch]).generate_state(1)[0])
+        follows_from = [self.args.seed, self.epoch]
+        if self.workers > 1:
+            follows_from.append(distributed.get_rank())
+            self.train_loader.sampler.set_epoch(self.epoch)
+        seed = int(np.random.SeedSequence(follows_from).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)  # what Ultralytics' augmentation draws from
         torch.manual_seed(seed)
@@ -159,7 +176,8 @@ class Fit(DetectionTrainer):
             self.gathered = 0
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        if not self.loss.isfinite() or not np.isfinite(self.fitness):
+        fitness = 0.0 if self.fitness is None else self.fitness  # another worker has it
+        if not self.loss.isfinite() or not np.isfinite(fitness):
             where = f"epoch {epoch + 1}: loss {self.loss.item()}, mAP {self.fitness}"
             raise StageError(f"{where}: the training diverged; lower train.ultralytics.lr0")
         return False
@@ -187,8 +205,7 @@ class Fit(DetectionTrainer):
             "best_fitness": float(self.best_fitness),
             "stopper": {name: float(value) for name, value in vars(self.stopper).items()},
         }
-        self.checkpoints.write(self.epoch, self.state)
-        self.report(self.state["history"])
+        self.keep(self.state)
         self.bar.update()
         self.since = time.monotonic()
         return True
