@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -63,6 +64,11 @@ class Nginx(Server):
     def lines(self) -> str:
         """One a request."""
         return (self.folder / "access.log").read_text(encoding="utf-8")
+
+    def has_client(self, client: socket.socket) -> bool:
+        """Whether one of its workers still holds the other end."""
+        workers = psutil.Process(self.pid).children()
+        return client.getsockname() in [tcp.raddr for worker in workers for tcp in worker.net_connections("tcp")]
 
 
 @contextmanager

@@ -50,6 +50,11 @@ class Server:
         except httpx.TransportError:
             return False
 
+    def kill(self) -> None:
+        """All its processes at once, with whatever is under way."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+
     def stop(self) -> int:
         """Its exit code after SIGTERM. Whatever is left of the group does not outlive the test."""
         if self.process.poll() is None:
