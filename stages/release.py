@@ -153,10 +153,14 @@ class Release(Part):
 
     @property
     def identity(self) -> str:
-        """sha256 of what decides its answers: the files and how they are used. Equal identity: the same version."""
+        """sha256 of what decides its answers: the files and how they are used. Equal identity: the same version.
+
+        A parameter of faces that came later has a default, and counts where it differs from it: what was registered
+        before keeps its identity.
+        """
         served = {
             "files": self.files(),
-            "faces": self.faces.model_dump(),
+            "faces": self.faces.model_dump(exclude_defaults=True),
             "classes": self.classes,
             "counts": self.counts,
             "thresholds": self.thresholds.model_dump(),

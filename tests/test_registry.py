@@ -14,7 +14,9 @@ from stages.registry import Registry, Version
 from stages.release import INT8_FILE, INT8_WEIGHTS_FILE, ONNX_FILE
 from stages.tracking import open_run
 from tests.mlflow_server import MlflowServer
-from tests.released import model, registered, release
+from tests.released import FACES, model, registered, release
+
+BOX, ELLIPSE = {"shape": "box"}, {"shape": "ellipse"}
 
 
 @pytest.fixture
@@ -43,6 +45,13 @@ def test_a_version_is_found_by_number_alias_and_the_words_of_older_teams(registr
         registry.find("3")
     with pytest.raises(StageError, match="other: no version 'champion'; there is none yet here: dvc repro"):
         Registry("other").find("champion")
+
+
+def test_a_parameter_that_came_later_leaves_what_was_registered_before_as_it_was(tmp_path: Path) -> None:
+    onnx = model(tmp_path / "a.onnx")
+    before, now, other = ({k: v for k, v in FACES.items() if k != "shape"} | later for later in ({}, BOX, ELLIPSE))
+    assert release(onnx, "run", faces=now).identity == release(onnx, "run", faces=before).identity
+    assert release(onnx, "run", faces=other).identity != release(onnx, "run", faces=before).identity
 
 
 def test_a_list_of_versions_tells_what_their_releases_say(registry: Registry, tmp_path: Path) -> None:
