@@ -36,6 +36,16 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def with_camera(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser that gives its camera to any page: a file that begins again at its end."""
+    file = tmp_path_factory.mktemp("camera") / "noise.mjpeg"
+    file.write_bytes(b"".join(cv2.imencode(".jpg", noise(n, 640, 480))[1].tobytes() for n in range(30)))
+    options = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with chromium(playwright, *options, f"--use-file-for-fake-video-capture={file}") as browser:
+        yield browser
+
+
 @contextmanager
 def chromium(playwright: Playwright, *options: str) -> Iterator[Browser]:
     path = shutil.which("chromium")

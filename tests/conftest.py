@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.browser import browser, playwright
+from tests.browser import browser, playwright, with_camera
 from tests.buckets import bucket
 from tests.mlflow_server import empty_store, local_store, running_server
 from tests.platform import platform, short_path
@@ -22,6 +22,7 @@ __all__ = [
     "server",
     "short_path",
     "team",
+    "with_camera",
 ]
 
 OURS = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PICSELLIA_")

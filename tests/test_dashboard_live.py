@@ -6,25 +6,14 @@ from typing import Any
 
 import cv2
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import PHONE, chromium, opened, violations
+from tests.browser import PHONE, opened, violations
 from tests.native import noise
 from tests.server import Server, start_server
 from tests.team import USER, Team
 
 pytestmark = pytest.mark.slow
-
-FRAMES = 30  # of the camera's file, which begins again at its end
-
-
-@pytest.fixture(scope="module")
-def with_camera(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    file = tmp_path_factory.mktemp("camera") / "noise.mjpeg"
-    file.write_bytes(b"".join(cv2.imencode(".jpg", noise(n, 640, 480))[1].tobytes() for n in range(FRAMES)))
-    options = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    with chromium(playwright, *options, f"--use-file-for-fake-video-capture={file}") as browser:
-        yield browser
 
 
 @pytest.fixture
