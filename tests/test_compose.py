@@ -38,6 +38,7 @@ READ_BY_IMAGES = {
         "GF_ANALYTICS_REPORTING_ENABLED",
         "GF_ANALYTICS_CHECK_FOR_UPDATES",
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+        "GF_PLUGINS_PREINSTALL_DISABLED",
         "GF_USERS_ALLOW_SIGN_UP",
     },
 }
@@ -47,7 +48,7 @@ CHECKED_BY = {
     "minio": "mc",
     "seaweedfs": "wget",
     "nginx": "wget",
-    "prometheus": "promtool",
+    "prometheus": "wget",
     "grafana": "wget",
     "platform": "python",
     "serving": "python",
@@ -211,7 +212,7 @@ def test_no_variable_is_set_that_nothing_reads(service: Service) -> None:
     read = READ_BY_IMAGES.get(image, set())
     read |= {name for file in (DEPLOY / "nginx").glob("*.template") for name in variables(file)}
     if image in OURS:
-        read = set(read_by_us()) | {f"{name}_FILE" for name in NAMES} | {"PYTHONPATH"}
+        read = set(read_by_us()) | {f"{name}_FILE" for name in NAMES} | {"LD_LIBRARY_PATH", "PYTHONPATH"}
     assert environment(service).keys() <= read
 
 
@@ -226,7 +227,7 @@ def test_the_example_names_every_variable_with_what_holds_without_it() -> None:
     }
     filled = {(name, text) for file in files for name, text in re.findall(r"\$\{(\w+):-(.*?)\}", file.read_text())}
     lines = (DEPLOY / ".env.example").read_text().splitlines()
-    example = dict(line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
+    example = dict(line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z0-9_]+=", line))
     assert example.keys() == passed | {name for name, _ in filled}
     assert {(name, example[name]) for name, _ in filled} == filled, "one default each, and the example's is that"
     defaults = {name.upper(): field.get_default() for name, field in Settings.model_fields.items()}
