@@ -43,7 +43,7 @@ NEWER = re.compile(
     r'|unknown permission scope "attestations"'
 )
 BUILTINS = {"cat", "exit", "printf"}
-HELP = {"git": "-h"}  # `git X --help` opens a manual page
+HELP = {"curl": ["--help", "all"], "git": ["-h"]}  # `git X --help` opens a manual page
 NOT_IN_HELP = {
     ("docker", "build"): {"--output"},  # BuildKit's, which runners have and a bare client does not
     ("git", "diff"): {"--quiet"},
@@ -301,7 +301,9 @@ def commands(run: str) -> Iterator[list[str]]:
 @cache
 def told(command: tuple[str, ...]) -> str:
     """What it says when asked for help. Skips the test when the program is not on this machine."""
-    asked = [program(command[0]), *command[1:], HELP.get(command[0], "--help")]
+    if command[:2] == ("docker", "compose"):
+        command = ("docker-compose", *command[2:])  # the plugin by its own name
+    asked = [program(command[0]), *command[1:], *HELP.get(command[0], ["--help"])]
     wide = {**os.environ, "COLUMNS": "200"}  # or a long option is cut
     done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=wide)
     assert done.returncode in (0, 129), done.stdout
