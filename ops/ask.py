@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from stages.mlflow_client import without_password
+from stages.mlflow_client import redacted
 from stages.params import StageError
 
 SECONDS = 5
@@ -95,7 +95,7 @@ def ask_mlflow(environment: Mapping[str, str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return without_password(" ".join(text.split()))[:300]
+    return redacted(" ".join(text.split()))[:300]
 
 
 ASK: Final[Mapping[str, tuple[str, Callable[[Mapping[str, str]], str]]]] = {  # by server: what names it, and how

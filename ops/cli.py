@@ -166,10 +166,12 @@ def exporter(
       fingers exporter --disk / --backups /mnt/nas --tls hands.example.org:443
     """
     from ops.exporter import Exporter, export  # noqa: PLC0415
+    from serve.logs import configure_logging as configure_server_logging  # noqa: PLC0415
 
     for address in tls or ():
         if not re.fullmatch(r".+:\d{1,5}", address):
             raise typer.BadParameter(f"{address!r} is no HOST:PORT", param_hint="--tls")
+    configure_server_logging("auto", "fingers")
     export(Exporter(disk or (), backups, tls or (), os.environ), host, port)
 
 
@@ -467,6 +469,7 @@ def backup(
     """
     from ops.backup import schedule  # noqa: PLC0415
     from ops.backup.take import take  # noqa: PLC0415
+    from serve.logs import configure_logging as configure_server_logging  # noqa: PLC0415
     from stages.lineage import local_folder  # noqa: PLC0415
     from stages.mlflow_client import tracking_uri  # noqa: PLC0415
 
@@ -478,6 +481,7 @@ def backup(
             interval = schedule.parsed_interval(every)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--every") from None
+        configure_server_logging("auto", "fingers")
         schedule.repeat(where, interval, keep, lambda file: take(file, tracking_uri(), with_cache or ()))
     taken = take(where if where.suffix == ".zip" else where / schedule.dated_name(), tracking_uri(), with_cache or ())
     schedule.prune(where, keep)

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ops.processes import free_ports, is_free
-from stages.mlflow_client import without_password
+from stages.mlflow_client import redacted
 from stages.params import StageError
 
 WEED_PORTS = 9  # beside the one of S3: weed is several servers in one
@@ -104,7 +104,7 @@ def _refuse_elsewhere(given: Mapping[str, str], published: Mapping[str, str]) ->
         value = given.get(name, published[name])
         if value.replace("//localhost:", "//127.0.0.1:").rstrip("/") != published[name]:
             raise StageError(
-                f"{name} is {without_password(value)}, so servers here would not be used: to have them, remove it from "
+                f"{name} is {redacted(value)}, so servers here would not be used: to have them, remove it from "
                 f".env or the environment; to use the one there, no `fingers up` is needed"
             )
     if "MLFLOW_BACKEND_STORE_URI" in given and not OWN_DATABASE.match(given["MLFLOW_BACKEND_STORE_URI"]):

@@ -20,7 +20,7 @@ from ops.finding import Finding, failed, failed_by, ok, skipped
 from ops.remote import check_remote, first_line
 from stages.files import sha256_of
 from stages.lineage import local_folder
-from stages.mlflow_client import ServerAway, tracking_uri, without_password
+from stages.mlflow_client import ServerAway, redacted, tracking_uri
 from stages.params import PARAMS_FILE, StageError, load_params
 from stages.registry import Registry
 from stages.release import Release, read_release
@@ -166,7 +166,7 @@ def mlflow(_: Path) -> Finding:
     address, ours = tracking_uri(), metadata.version("mlflow-skinny")
     if not is_server(address):
         return skipped("MLFLOW_TRACKING_URI names no server: runs and models are kept in .local/mlflow")
-    where = without_password(address)
+    where = redacted(address)
     try:
         theirs = ask_mlflow(os.environ).removeprefix("MLflow ")
     except NoAnswer as error:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ops.finding import Finding, failed, ok, skipped
-from stages.mlflow_client import without_password
+from stages.mlflow_client import redacted
 
 if TYPE_CHECKING:
     from dvc.fs import FileSystem
@@ -88,4 +88,4 @@ def unstored(error: Exception, doing: str, where: str) -> Finding:
 
 
 def first_line(error: Exception) -> str:
-    return without_password(next(iter(str(error).splitlines()), type(error).__name__))
+    return redacted(next(iter(str(error).splitlines()), type(error).__name__))

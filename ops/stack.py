@@ -18,7 +18,7 @@ from ops.buckets import make_buckets
 from ops.credentials import settings_for
 from ops.dotenv import add_to_dotenv, read_dotenv
 from ops.servers import Server
-from stages.mlflow_client import without_password
+from stages.mlflow_client import redacted
 from stages.params import StageError
 
 START_SECONDS = 60
@@ -191,7 +191,7 @@ def _status(folder: Path, environment: Mapping[str, str]) -> Status:
     return Status(
         server=folder.name,
         state=state,
-        address=without_password(environment[variable]),
+        address=redacted(environment[variable]),
         answer=answer,
         pid=ours[0].pid if ours else None,
         memory_mb=round(sum(map(_memory, ours)) / 1e6) if ours else None,

@@ -1,12 +1,21 @@
-"""Log records -> lines: text on a terminal, JSON elsewhere, each with the id of the request that it is about."""
+"""Log records -> lines: text on a terminal, JSON elsewhere, each with the id of the request that it is about.
+
+What opens doors is taken out of each, whoever wrote it: a library may name the signed address that it asks again.
+"""
 
 import json
 import logging
 import sys
+import threading
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Literal
+
+from stages.mlflow_client import redacted
+
+logger = logging.getLogger(__name__)
 
 current_request: ContextVar[str] = ContextVar("current_request", default="")
 
@@ -18,22 +27,41 @@ def request_id() -> str:
     return current_request.get()
 
 
-def configure_logging(log_format: Literal["auto", "text", "json"]) -> None:
-    """In each process of the server: our loggers at INFO, everybody else's at WARNING, on stderr."""
+def configure_logging(log_format: Literal["auto", "text", "json"], prefix: str = "serve") -> None:
+    """In each process that serves: our loggers at INFO, everybody else's at WARNING, and what nobody caught, on stderr.
+
+    prefix: of a line of text.
+    """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
-    handler.setFormatter(TextLines() if is_text else JsonLines())
+    handler.setFormatter(TextLines(prefix) if is_text else JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for ours in ("serve", "stages"):
+    logging.captureWarnings(True)
+    sys.excepthook = uncaught
+    threading.excepthook = uncaught_in_thread
+    for ours in ("serve", "stages", "ops"):
         logging.getLogger(ours).setLevel(logging.INFO)
 
 
+def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logger.critical("ended by an error", exc_info=(kind, error, trace))
+
+
+def uncaught_in_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_type is not SystemExit:
+        logger.critical("a thread ended by an error", exc_info=ended.exc_value)
+
+
 class TextLines(logging.Formatter):
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self._prefix = prefix
+
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         about = f" [{request_id()}]" if request_id() else ""
         error = f"\n{way_to(record)}" if record.exc_info else ""
-        return f"serve: {level}{record.getMessage()}{about}{error}"
+        return f"{self._prefix}: {level}{redacted(record.getMessage())}{about}{error}"
 
 
 class JsonLines(logging.Formatter):
@@ -42,7 +70,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redacted(record.getMessage()),
             "request_id": request_id() or None,
             "error": way_to(record) if record.exc_info else None,
             **{name: getattr(record, name, None) for name in FIELDS},

@@ -80,10 +80,10 @@ def probe(address: str) -> None:
     if answer.status_code in (401, 403):
         raise _no_entry(address, answer.text)
     if answer.status_code == 429 or answer.status_code >= 500:
-        raise ServerAway(f"MLflow at {without_password(address)} answers {answer.status_code}")
+        raise ServerAway(f"MLflow at {redacted(address)} answers {answer.status_code}")
     if not known:
         raise StageError(
-            f"MLFLOW_TRACKING_URI: {without_password(address)} is no MLflow server: it answers {answer.status_code} "
+            f"MLFLOW_TRACKING_URI: {redacted(address)} is no MLflow server: it answers {answer.status_code} "
             f"{_first_line(answer.text)!r}; give the address of one, or unset it to use {local_folder() / 'mlflow'}"
         )
 
@@ -112,7 +112,7 @@ def mlflow_errors(address: str) -> Iterator[None]:
             raise _no_entry(address, str(error)) from None
         if status >= 500 or status == 429:
             raise _away(address, error) from None
-        raise Refused(f"MLflow at {without_password(address)} refuses: {_first_line(str(error))}") from None
+        raise Refused(f"MLflow at {redacted(address)} refuses: {_first_line(str(error))}") from None
 
 
 def mlflow_exception() -> "type[MlflowException]":
@@ -139,22 +139,23 @@ def _away(address: str, error: Exception) -> ServerAway:
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(timed out)", str(error))
     reason = (found[1] or found[2]).lower() if found else _first_line(str(error))
     return ServerAway(
-        f"MLflow at {without_password(address)} cannot be reached ({reason}); "
+        f"MLflow at {redacted(address)} cannot be reached ({reason}); "
         "start it: fingers up; or correct MLFLOW_TRACKING_URI"
     )
 
 
 def _no_entry(address: str, answer: str) -> StageError:
     return StageError(
-        f"MLflow at {without_password(address)} lets nobody in: {_first_line(answer)!r}; check "
+        f"MLflow at {redacted(address)} lets nobody in: {_first_line(answer)!r}; check "
         "MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN, and the server's MLFLOW_SERVER_ALLOWED_HOSTS"
     )
 
 
-def without_password(text: str) -> str:
-    """Without the password that an address in it may hold."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+def redacted(text: str) -> str:
+    """Without what opens doors in the addresses in it: a password, or a query, which may sign one (S3's presigned)."""
+    without_query = re.sub(r"\?[^\s'\"<>()]*=[^\s'\"<>()]*", "?[...]", text)
+    return re.sub(r"//[^/@\s]*@", "//", without_query)
 
 
 def _first_line(text: str) -> str:
-    return without_password(next((line.strip()[:200] for line in text.splitlines() if line.strip()), ""))
+    return redacted(next((line.strip() for line in text.splitlines() if line.strip()), ""))[:200]

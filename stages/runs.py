@@ -18,8 +18,8 @@ from stages.mlflow_client import (
     mlflow_errors,
     mlflow_exception,
     pages,
+    redacted,
     tracking_uri,
-    without_password,
 )
 from stages.params import StageError
 from stages.tracking import lock_of
@@ -156,7 +156,7 @@ class Runs:
 
     def is_written_here(self, run: Run) -> bool | None:
         """Whether a process of this machine works on the run; None: its journal is not here, another machine knows."""
-        server = without_password(self._address)
+        server = redacted(self._address)
         for folder in journal.folders(local_folder() / "tracking", run.tags.get("training_key", "-")):
             if Journal(folder).run_id(server) == run.id:
                 return _is_held(folder)

@@ -26,8 +26,8 @@ from stages.mlflow_client import (
     mlflow_errors,
     mlflow_exception,
     probe,
+    redacted,
     tracking_uri,
-    without_password,
 )
 from stages.params import StageError
 
@@ -87,7 +87,7 @@ class TrackedRun:
         self.key = key
         self.run_id: str | None = None  # None while the server has not been reached
         self._address = address
-        self._server = without_password(address)  # its name in the journal
+        self._server = redacted(address)  # its name in the journal
         self._journal = records
         self._lock = lock  # held for as long as this object lives
         self._client: MlflowClient | None = None
@@ -314,7 +314,7 @@ def _journal(key: str, name: str | None, address: str, resume: bool) -> Journal:
         latest = Journal(existing[-1])
         if resume or (latest.status is None and not latest.metrics):
             return latest
-    return Journal.begin(root, key, name=name, address=without_password(address), adopts=resume, time=_now())
+    return Journal.begin(root, key, name=name, address=redacted(address), adopts=resume, time=_now())
 
 
 def as_logged(params: Mapping[str, object]) -> dict[str, str]:

@@ -18,16 +18,17 @@ CLIENTS = 8
 class Load:
     """How many of each status were answered; an error of the connection by its name."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, key: str = "") -> None:
         self.answers: Counter[int | str] = Counter()
         self.slowest = 0.0  # s
         self._url = f"{server.url}/predict"
+        self._headers = {"Content-Type": "image/jpeg"} | ({"X-API-Key": key} if key else {})
         self._content = saved("JPEG", size=(640, 480))
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
 
     def _ask(self) -> None:
-        with httpx.Client(timeout=60, headers={"Content-Type": "image/jpeg"}) as client:
+        with httpx.Client(timeout=60, headers=self._headers) as client:
             while not self._stopped.is_set():
                 started = time.monotonic()
                 try:
@@ -62,9 +63,10 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.02)
 
 
-def pid(server: Server, name: str) -> int:
+def pid(server: Server, name: str, key: str = "") -> int:
     """Of a process by its name in the metrics: api, worker-0, ...; 0 while it is being started."""
-    pids = httpx.get(f"{server.url}/metrics", headers={"Accept": "application/json"}).json()["fingers_process_pid"]
+    headers = {"Accept": "application/json"} | ({"X-API-Key": key} if key else {})
+    pids = httpx.get(f"{server.url}/metrics", headers=headers).json()["fingers_process_pid"]
     return int(next((one["value"] for one in pids if one["labels"]["process"] == name), 0))
 
 

@@ -15,7 +15,7 @@ from ops.backup.archive import ArchiveWriter, Manifest, line, new_archive
 from ops.backup.cache import FOLDER, cached_objects, commits_of
 from ops.backup.records import Experiment, Run, Version
 from ops.backup.store import Store, open_store
-from stages.mlflow_client import Refused, without_password
+from stages.mlflow_client import Refused, redacted
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def take(path: Path, address: str, revisions: Sequence[str] = ()) -> Taken:
             archive.add_file(f"{FOLDER}/{name}", file)
         manifest = archive.close(
             taken=taken,
-            server=without_password(address),
+            server=redacted(address),
             mlflow=installed("mlflow"),
             counts=dict(backup.counts),
             left_out=backup.left_out,
