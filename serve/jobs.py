@@ -17,6 +17,7 @@ class Job:
     confidence: float | None  # None: the release's
     iou: float | None
     render: Render
+    request_id: str = ""  # of the request that it belongs to, for what the worker logs about it
 
     def __repr__(self) -> str:
         return f"<Job {len(self.content)} B>"

@@ -8,6 +8,7 @@ import numpy as np
 
 from serve.dispatch import Dispatch
 from serve.jobs import Job, Render, Seen
+from serve.logs import request_id
 from serve.metrics import Metrics
 from serve.models import Loaded, Served
 from serve.problems import Problem
@@ -40,7 +41,7 @@ class Service:
         """since: when the request had arrived, by perf_counter. Raises Problem."""
         if isinstance(content, Problem):
             raise content
-        job = Job(content, served.version, question.confidence, question.iou, question.render)
+        job = Job(content, served.version, question.confidence, question.iou, question.render, request_id())
         seen, waited = await self._outcome(job)
         answer = answered(seen, served, since)
         self.metrics.saw(seen, waited, served.release)
@@ -50,7 +51,7 @@ class Service:
         """Raises Problem."""
         if isinstance(content, Problem):
             raise content
-        seen, _ = await self._outcome(Job(content, None, None, None, "image"))
+        seen, _ = await self._outcome(Job(content, None, None, None, "image", request_id()))
         self.metrics.hid(seen)
         return seen
 

@@ -19,7 +19,7 @@ from litserve import LitAPI
 
 from serve.board import Board, Holding
 from serve.jobs import Job, Outcome, Seen
-from serve.logs import configure_logging
+from serve.logs import configure_logging, current_request
 from serve.problems import Problem, unavailable
 from serve.settings import Settings
 from serve.sight import FACES, Model, checked_release, decoded, hiding, look, tried
@@ -75,6 +75,7 @@ class Worker(LitAPI):
         return output
 
     def _answer(self, job: Job) -> Outcome:
+        current_request.set(job.request_id)
         try:
             return self._seen(job)
         except Problem as problem:

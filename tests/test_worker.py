@@ -1,8 +1,13 @@
 """A worker's answers when something in it breaks: always a value that crosses to the API process, never the picture."""
 
+import json
+import logging
 import pickle
 import signal
 from collections.abc import Iterator
+from contextvars import copy_context
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ import pytest
 from serve import worker as module
 from serve.board import Board
 from serve.jobs import Job, Seen
+from serve.logs import JsonLines
 from serve.problems import Problem
 from serve.settings import Settings, read_settings
 from serve.worker import Worker
@@ -62,6 +68,17 @@ def test_whatever_breaks_is_an_answer_without_picture_or_message(
     assert pickle.loads(pickle.dumps(answer)).message == answer.message  # noqa: S301 -- our own
     assert "Unpicklable in test_worker.py" in caplog.text
     assert "could not blur" not in caplog.text + answer.message
+
+
+def test_what_a_worker_logs_about_a_picture_has_the_id_of_its_request(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = logging.StreamHandler(StringIO())
+    written.setFormatter(JsonLines())
+    monkeypatch.setattr(module.logger, "handlers", [written])
+    monkeypatch.setattr(module, "look", lambda *arguments: 1 / 0)
+    copy_context().run(worker.predict, replace(JOB, request_id="4f1c"))
+    assert json.loads(written.stream.getvalue())["request_id"] == "4f1c"
 
 
 def test_one_bad_picture_does_not_spoil_what_litserve_put_together_with_it(worker: Worker) -> None:
