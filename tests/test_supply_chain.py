@@ -154,6 +154,13 @@ def test_the_released_model_becomes_champion_and_no_other(checkout: Path, local_
     assert promote_released(checkout, registry).before == ours.number, "again, it changes nothing"
 
 
+def test_a_model_that_failed_its_gates_becomes_no_champion(checkout: Path, local_store: Path) -> None:
+    assert local_store
+    registered(Registry("fingers"), checkout / "models/detector.onnx", gates={"passed": False, "failures": []})
+    with pytest.raises(StageError, match="version 1 failed its gates"):
+        promote_released(checkout, Registry("fingers"))
+
+
 def test_a_release_that_cannot_be_says_why_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/release.py", "notes", "v0.0.0"], capture_output=True, text=True, check=False
