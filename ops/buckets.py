@@ -44,12 +44,18 @@ def wait(environment: Mapping[str, str], patience: float = PATIENCE) -> None:
 
 
 def make_buckets(environment: Mapping[str, str]) -> list[str]:
-    """Those that were missing."""
+    """Those that were missing. Raises StageError when one must not be made."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415 -- half a second
+
     client = s3_client(environment)
     there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
     missing = sorted(set(BUCKETS) - there)
     for bucket in missing:
-        client.create_bucket(Bucket=bucket)
+        try:
+            client.create_bucket(Bucket=bucket)
+        except ClientError as error:
+            code = error.response["Error"].get("Code")
+            raise StageError(f"bucket {bucket}: {code}; make it yourself, or let this key make buckets") from None
     return missing
 
 
