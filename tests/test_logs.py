@@ -1,5 +1,6 @@
 """Lines of log: one a request, with its id, and nothing in them that was sent."""
 
+import asyncio
 import base64
 import json
 import logging
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import httpx
 import jwt
@@ -16,13 +18,20 @@ import pytest
 from requests import HTTPError
 from websockets.sync.client import connect
 
-from serve.logs import JsonLines, TextLines
-from serve.settings import read_settings
+from serve.dispatch import Dispatch
+from serve.jobs import Job, Outcome
+from serve.logs import JsonLines, TextLines, current_request
+from serve.metrics import Metrics
+from serve.models import Loaded, Served
+from serve.problems import Problem, unavailable
+from serve.service import Question, Service
+from serve.settings import Settings, read_settings
 from stages.mlflow_client import mlflow_errors, redacted
 from stages.params import StageError
 from tests.layered import ADMIN, KEYS, SECOND, USER, ask, site
 from tests.load import pid, wait_until
 from tests.pictures import saved
+from tests.released import release
 from tests.server import start_server
 
 JWT_SECRET = "s" * 32
@@ -154,6 +163,26 @@ def test_mlflow_that_quotes_a_signed_address_does_not_bring_it_into_our_errors()
         raise HTTPError(f"500 Server Error: Internal Server Error for url: {SIGNED}")
     assert "model.onnx?[...]" in str(error.value)
     assert not [word for word in ("0f1e", "secret") if word in str(error.value)]
+
+
+def test_the_id_goes_along_to_the_worker() -> None:
+    asked: list[Job] = []
+
+    async def dispatch(job: Job) -> tuple[Outcome, float]:
+        asked.append(job)
+        return unavailable("busy"), 0.0
+
+    service = Service(Settings(), cast(Loaded, None), cast(Dispatch, dispatch), Metrics())
+    served = Served("7", Path(), release(Path(__file__), None))
+
+    async def ask_twice() -> None:
+        current_request.set("4f1c")
+        for answer in (service.blur(b"a face"), service.count(b"a face", served, Question(), 0.0)):
+            with pytest.raises(Problem):
+                await answer
+
+    asyncio.run(ask_twice())
+    assert [job.request_id for job in asked] == ["4f1c", "4f1c"]
 
 
 @pytest.mark.slow

@@ -42,7 +42,6 @@ WINDOW = "20s"  # in place of Grafana's $__rate_interval
 WITHOUT_VALUES = {  # on this machine, when all is well
     'ALERTS{alertstate="firing"}': "no alert fires",
     "fingers_gpu_busy": "there may be no GPU",
-    "job:fingers_pictures_with_faces:share1d offset 1h": "nothing was recorded an hour ago",
 }
 PROFILE = {"pictures": 40} | {
     name: {"p05": low, "p25": low, "p50": middle, "p75": high, "p95": high}
