@@ -1,13 +1,17 @@
 """A clean clone of this repository in which DVC runs, with nothing of the caller's that could reach a server."""
 
 import json
+import operator
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.native import ROOT
 
@@ -67,6 +71,16 @@ def clone(folder: Path) -> Checkout:
     checkout.git("commit", "--quiet", "--allow-empty", "--message", "as it stands")
     checkout.run(sys.executable, "scripts/plots_page.py")
     return checkout
+
+
+def shrink(checkout: Checkout) -> None:
+    """Its params are TINY then, and it forgets the committed demo's sides: few of those drawings are left."""
+    params = yaml.safe_load((checkout.root / "params.yaml").read_text())
+    for key, value in TINY.items():
+        *sections, last = key.split(".")
+        reduce(operator.getitem, sections, params)[last] = int(value)
+    (checkout.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (checkout.root / "data/sides.csv").unlink()
 
 
 def git_lines(*arguments: str) -> list[str]:

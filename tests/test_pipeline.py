@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.checkout import TINY, Checkout, clone, stored
+from tests.checkout import Checkout, clone, shrink, stored
 
 pytestmark = pytest.mark.slow
 
@@ -21,15 +20,7 @@ pytestmark = pytest.mark.slow
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A clone whose committed params are tiny, after one repro, with the result committed."""
     checkout = clone(tmp_path_factory.mktemp("tiny") / "clone")
-    params = yaml.safe_load((checkout.root / "params.yaml").read_text())
-    for key, value in TINY.items():
-        section, *rest, last = key.split(".")
-        target = params[section]
-        for name in rest:
-            target = target[name]
-        target[last] = int(value)
-    (checkout.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    (checkout.root / "data/sides.csv").unlink()  # it remembers the committed demo, of which few drawings are here
+    shrink(checkout)
     checkout.run("dvc", "repro")
     checkout.git("add", "--all")
     checkout.git("commit", "--quiet", "--message", "tiny")

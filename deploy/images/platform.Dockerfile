@@ -16,7 +16,7 @@ RUN python -m pip install --no-cache-dir --constraint requirements.lock uv && uv
 # The packages first, in a layer that stands until the lock changes. pyproject.toml keeps a second OpenCV out.
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install -r pyproject.toml --extra platform --constraints requirements.lock
-COPY README.md ./
+COPY LICENSE README.md ./
 COPY ops ops
 COPY serve serve
 COPY stages stages
@@ -49,6 +49,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/fingers
 COPY deploy/images/healthy.py dvc.yaml params.yaml ./
+LABEL org.opencontainers.image.licenses=AGPL-3.0-only
 USER 10001:10001
 VOLUME /var/lib/fingers
 EXPOSE 5000

@@ -15,7 +15,12 @@ RUN python -m pip install --no-cache-dir --constraint requirements.lock uv && uv
 # The packages first, in a layer that stands until the lock changes. pyproject.toml keeps a second OpenCV out.
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install -r pyproject.toml --extra serve --constraints requirements.lock
-COPY README.md ./
+# DEVICE=cuda: with onnxruntime for NVIDIA's GPUs and its CUDA 13, 2.4 GB. The lock has not this one package: beside the
+# onnxruntime of the tests, which has the same files, it cannot stand.
+ARG DEVICE=cpu
+RUN --mount=type=cache,target=/root/.cache/uv \
+    [ "$DEVICE" = cpu ] || uv pip install "onnxruntime-gpu[cuda,cudnn]==1.31.1" --constraints requirements.lock
+COPY LICENSE README.md ./
 COPY ops ops
 COPY serve serve
 COPY stages stages
@@ -46,6 +51,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/fingers
 COPY deploy/images/healthy.py dvc.yaml params.yaml ./
+LABEL org.opencontainers.image.licenses=AGPL-3.0-only
 USER 10001:10001
 VOLUME /var/lib/fingers
 EXPOSE 8000

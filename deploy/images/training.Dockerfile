@@ -21,7 +21,7 @@ ARG TORCH=cuda
 RUN --mount=type=cache,target=/root/.cache/uv \
     [ "$TORCH" = cuda ] || export UV_TORCH_BACKEND="$TORCH"; \
     uv pip install -r pyproject.toml --extra pipeline --constraints requirements.lock
-COPY README.md ./
+COPY LICENSE README.md ./
 COPY ops ops
 COPY serve serve
 COPY stages stages
@@ -56,6 +56,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /workspace
+LABEL org.opencontainers.image.licenses=AGPL-3.0-only
 USER 10001:10001
 HEALTHCHECK NONE
 ENTRYPOINT ["python", "-m", "ops.secret_files"]
