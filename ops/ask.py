@@ -32,7 +32,7 @@ def ask_s3(environment: Mapping[str, str]) -> str:
     return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", "S3"))
 
 
-def s3_client(environment: Mapping[str, str]):  # type: ignore[no-untyped-def]  # noqa: ANN201 -- boto3 makes the class at run time
+def s3_client(environment: Mapping[str, str], seconds: int = SECONDS, attempts: int = 1):  # type: ignore[no-untyped-def]  # noqa: ANN201 -- boto3 makes the class at run time
     import boto3  # noqa: PLC0415 -- half a second
     from botocore.config import Config  # noqa: PLC0415
 
@@ -42,7 +42,7 @@ def s3_client(environment: Mapping[str, str]):  # type: ignore[no-untyped-def]  
         aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
         region_name=environment.get("AWS_DEFAULT_REGION", "us-east-1"),
-        config=Config(connect_timeout=SECONDS, read_timeout=SECONDS, retries={"total_max_attempts": 1}),
+        config=Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": attempts}),
     )
 
 

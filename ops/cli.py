@@ -5,10 +5,11 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +17,10 @@ from ops.dotenv import read_dotenv
 from ops.show import show
 from stages.launch import configure_logging
 from stages.params import StageError
+
+if TYPE_CHECKING:
+    from ops.bucket import Folder
+    from ops.parts import Task
 
 logger = logging.getLogger("ops")
 
@@ -198,17 +203,25 @@ def serve(
     raise typer.Exit(run(settings))
 
 
+OnRay = Annotated[
+    bool, typer.Option("--ray", help="On the Ray cluster of RAY_ADDRESS: from a folder on S3 into another, --out.")
+]
+
+
 @app.command(rich_help_panel="Models and runs")
-def predict(
-    what: Annotated[list[Path], typer.Argument(help="Pictures and folders; or one video; or camera, camera:1.")],
+def predict(  # noqa: PLR0913, PLR0917 -- options, each with its name
+    what: Annotated[
+        list[str], typer.Argument(help="Pictures and folders; or one video; or camera, camera:1; or s3://… with --ray.")
+    ],
     url: Annotated[str | None, typer.Option(help="Of a server, which counts in place of this machine.")] = None,
     key_file: Annotated[
         Path | None, typer.Option(envvar="API_KEY_FILE", help="Holds the server's key; or API_KEY has it.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A version: a number, an alias; of a server, one loaded.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSONL; if left out, NAME.jsonl for a folder or a video.")] = None,
+    out: Annotated[str | None, typer.Option(help="JSONL; if left out, NAME.jsonl for a folder or a video.")] = None,
     save: Annotated[Path | None, typer.Option(help="A folder for the pictures, faces hidden, hands boxed.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Of a video: only each so many-th frame.")] = 1,
+    ray: OnRay = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Counts fingers in pictures, in a video, or before a camera; faces are hidden first. Exit 1 if a picture failed.
@@ -225,29 +238,62 @@ def predict(
       fingers predict clip.mp4 --every 2
 
       fingers predict camera --url http://127.0.0.1:8000
+
+      fingers predict s3://camera/2026 --ray --out s3://counted/2026
     """
+    if ray:
+        if url or save or every > 1:
+            raise typer.BadParameter("--url, --save, --every are for one machine; leave them out", param_hint="--ray")
+        on_ray(what, out, lambda parts, _: parts.counting(model), as_json=as_json)
+        return
     from ops import footage  # noqa: PLC0415
     from ops import predict as pictures  # noqa: PLC0415
     from ops.counter import counter_of  # noqa: PLC0415
 
-    camera, video = footage.camera_in(what), footage.video_in(what)
-    found = {} if video or camera is not None else pictures.pictures_in(what, save)
+    refuse_s3(*what, out)
+    paths, into = [Path(one) for one in what], Path(out) if out else None
+    camera, video = footage.camera_in(paths), footage.video_in(paths)
+    found = {} if video or camera is not None else pictures.pictures_in(paths, save)
     seen: Sequence[footage.Result | pictures.Result]
     with counter_of(url, key_file, model) as counter:
         if camera is not None:
             footage.watch(camera, counter)
             return
         if video:
-            seen = frames = footage.count(video, counter, out or footage.default_out(video), save, every)
+            seen = frames = footage.count(video, counter, into or footage.default_out(video), save, every)
             rows = footage.stretches(frames)
         else:
-            out = out or pictures.default_out(what)
-            seen = counted = pictures.count(found, counter, out, save)
-            rows = pictures.rows([one for one in counted if one.error] if out else counted)
-    told = f"{out}: {len(seen)} pictures, each with an answer"
+            into = into or pictures.default_out(paths)
+            seen = counted = pictures.count(found, counter, into, save)
+            rows = pictures.rows([one for one in counted if one.error] if into else counted)
+    told = f"{into}: {len(seen)} pictures, each with an answer"
     show([one.model_dump(exclude_none=True) for one in seen] if as_json else rows, as_json=as_json, empty=told)
     if any(one.error for one in seen):
         raise typer.Exit(1)
+
+
+def on_ray(
+    what: Sequence[str], out: str | None, task: Callable[[ModuleType, "Folder"], "Task"], *, as_json: bool
+) -> None:
+    """Exit 1 if a picture failed. task: of ops.parts, and the folder that it may write to."""
+    from ops.bucket import Folder  # noqa: PLC0415
+    from stages.nodes import connected  # noqa: PLC0415
+
+    if len(what) != 1 or not out:
+        raise typer.BadParameter("give one s3://BUCKET/FOLDER, and another as --out", param_hint="--ray")
+    source, into = Folder.at(what[0]), Folder.at(out)
+    with connected():
+        from ops import parts  # noqa: PLC0415 -- Ray is an extra, and this imports it
+
+        totals = parts.work_off(source, into, task(parts, into))
+    show([asdict(totals)], as_json=as_json, empty="")
+    if totals.failed:
+        raise typer.Exit(1)
+
+
+def refuse_s3(*paths: str | None) -> None:
+    if any(path and path.startswith("s3://") for path in paths):
+        raise typer.BadParameter("folders on S3 are looked at by a Ray cluster; add --ray", param_hint="s3://")
 
 
 @app.command(rich_help_panel="Models and runs")
@@ -369,6 +415,42 @@ def trace(
     for one in traces:
         show(rows.of_trace(one), as_json=False, empty="")
         typer.echo("".join(f"\n    {command}" for command in one.commands) + "\n")
+
+
+@app.command(rich_help_panel="Models and runs")
+def sweep(
+    values: Annotated[list[str], typer.Argument(metavar="KEY=VALUES", help="1,2,3, range(1,4), uniform(LOW,HIGH).")],
+    trials: Annotated[int, typer.Option(min=1, help="Drawings from uniform and loguniform.")] = 1,
+    at_once: Annotated[int, typer.Option(min=0, help="No more trials at a time; 0: as the cluster has room.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="For each trial; its train.threads.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, max=1, help="For each trial.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    name: Annotated[str, typer.Option(help="With which the experiments' names begin.")] = "sweep",
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Trains with each combination of values, on the Ray cluster of RAY_ADDRESS; best first. Exit 1 if one failed.
+
+    Each is a DVC experiment of this repository, from its last commit, and one run in MLflow. Killed and started again,
+    it goes on: what was tried is not tried again. docs/scale.md has the cluster.
+
+    Examples:
+
+      fingers sweep train.seed=1,2,3
+
+      fingers sweep 'train.ultralytics.lr0=loguniform(0.0005,0.01)' --trials 20 --cpus 4
+
+      dvc exp show && dvc exp apply sweep-1f0c9a3e
+    """
+    from stages.nodes import connected  # noqa: PLC0415
+
+    with connected():
+        from ops.sweep import Wish  # noqa: PLC0415 -- Ray is an extra, and this imports it
+        from ops.sweep import sweep as swept  # noqa: PLC0415
+
+        rows = swept(Wish(values, trials, at_once, cpus, gpus, seed, name))
+    show(rows, as_json=as_json, empty="")
+    if any(row["count_accuracy"] is None for row in rows):
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel="Models and runs")
@@ -518,12 +600,13 @@ def restore(
 
 @app.command(rich_help_panel="Privacy")
 def audit(
-    path: Annotated[Path, typer.Argument(help="A picture, a video, or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="A new folder, for the copies and report.json.")],
+    path: Annotated[str, typer.Argument(help="A picture, a video, or a folder of them; or s3://… with --ray.")],
+    out: Annotated[str, typer.Option(help="A new folder, for the copies and report.json.")],
     boxes: Annotated[
         Path | None,
         typer.Option(help='True faces: {"a.jpg": {"faces": [[x_centre, y_centre, width, height], …]}}, fractions.'),
     ] = None,
+    ray: OnRay = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: what report.json holds.")] = False,
 ) -> None:
     """Hides faces as params.yaml says, in copies, for a person to check; exit 1 if a file is unreadable.
@@ -538,11 +621,20 @@ def audit(
       fingers audit clip.mp4 --out checked --json
 
       fingers audit faces/images --boxes faces/faces.json --out checked
+
+      fingers audit s3://camera/2026 --ray --out s3://checked/2026
     """
     from ops import audit as audits  # noqa: PLC0415
     from stages.params import PARAMS_FILE, load_params  # noqa: PLC0415
 
-    done = audits.audit(path, out, load_params(repository() / PARAMS_FILE).faces, boxes)
+    faces = load_params(repository() / PARAMS_FILE).faces
+    if ray:
+        if boxes:
+            raise typer.BadParameter("--boxes is for one machine; leave it out", param_hint="--ray")
+        on_ray([path], out, lambda parts, into: parts.hiding(faces, into), as_json=as_json)
+        return
+    refuse_s3(path, out)
+    done = audits.audit(Path(path), Path(out), faces, boxes)
     if as_json:
         typer.echo(json.dumps(done.report(), indent=1, ensure_ascii=False))
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from serve.client import FingerClient, ServerError
 from serve.intake import checked
@@ -15,7 +15,7 @@ from serve.models import Served, Shelf
 from serve.problems import Problem
 from serve.schema import Answer
 from serve.service import answered
-from serve.settings import read_settings
+from serve.settings import Settings, read_settings
 from serve.sight import Model, checked_release, decoded, hiding, look
 from stages.lineage import local_folder
 from stages.mlflow_client import tracking_uri
@@ -23,6 +23,7 @@ from stages.params import StageError
 from stages.vision import engines
 from stages.vision.faces import Blur
 from stages.vision.images import MAX_PIXELS, Image, encode_jpeg
+from stages.vision.network import Device
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Counter(Protocol):
 def counter_of(url: str | None, key_file: Path | None, version: str | None) -> Iterator[Counter]:
     """url None: here. Raises StageError."""
     if url is None:
-        yield Here(version)
+        yield Here(chosen(version), read_here().serve_device)
         return
     with FingerClient(url, api_key(key_file)) as client:
         yield There(client, version)
@@ -63,17 +64,14 @@ class Here:
 
     at_once = 1
 
-    def __init__(self, version: str | None) -> None:
-        """version None: what `fingers serve` would begin with. Raises StageError."""
-        settings = read_settings({name: os.environ[name] for name in READ if name in os.environ})
-        if version and not settings.mlflow_tracking_uri:
-            settings = settings.model_copy(update={"mlflow_tracking_uri": tracking_uri()})
-        shelf = Shelf(settings, local_folder() / "serve")
-        self._served = shelf.fetch(version) if version else first(shelf)
-        release, folder = checked_release(self._served.folder), self._served.folder
-        choice = engines.pick(folder, release, settings.serve_device)
-        self._model = Model(release, engines.load(folder, release, choice), Blur(hiding(release.faces)))
-        self.model = self._served.version, release.sha256
+    def __init__(self, served: Served, device: Literal[Device, "auto"] = "auto", threads: int = 0) -> None:
+        """threads 0: all cores. Raises StageError."""
+        self._served = served
+        release = checked_release(served.folder)
+        choice = engines.pick(served.folder, release, device, threads)
+        detector = engines.load(served.folder, release, choice, threads)
+        self._model = Model(release, detector, Blur(hiding(release.faces), threads))
+        self.model = served.version, release.sha256
 
     def picture(self, content: bytes, *, draw: bool = False) -> Counted:
         since = time.perf_counter()
@@ -122,6 +120,19 @@ def api_key(file: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise StageError(f"--key-file: {file} cannot be read: {why}") from None
+
+
+def chosen(version: str | None) -> Served:
+    """version None: what `fingers serve` would begin with. Raises StageError."""
+    settings = read_here()
+    if version and not settings.mlflow_tracking_uri:
+        settings = settings.model_copy(update={"mlflow_tracking_uri": tracking_uri()})
+    shelf = Shelf(settings, local_folder() / "serve")
+    return shelf.fetch(version) if version else first(shelf)
+
+
+def read_here() -> Settings:
+    return read_settings({name: os.environ[name] for name in READ if name in os.environ})
 
 
 def first(shelf: Shelf) -> Served:

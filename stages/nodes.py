@@ -89,6 +89,6 @@ def received(parts: Sequence["ObjectRef[list[File]]"], folder: Path) -> None:
 
 
 def below(folder: Path, name: str) -> dict[str, Path]:
-    """Every file in it, by its path under name."""
-    found = {(name / PurePosixPath(path.relative_to(folder).as_posix())): path for path in sorted(folder.rglob("*"))}
-    return {str(name): path for name, path in found.items() if path.is_file()}
+    """Every file in it, by its path under name; none where it does not exist."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(PurePosixPath(name, path.relative_to(folder).as_posix())): path for path in files}

@@ -8,12 +8,14 @@ from tests.browser import browser, playwright, with_camera
 from tests.buckets import bucket
 from tests.mlflow_server import empty_store, local_store, running_server
 from tests.platform import platform, short_path
+from tests.ray_nodes import cluster
 from tests.server import server
 from tests.team import team
 
 __all__ = [
     "browser",
     "bucket",
+    "cluster",
     "empty_store",
     "local_store",
     "platform",

@@ -30,7 +30,7 @@ HOMES = {
     "openvino": ["stages/quantize.py", "stages/vision/faces.py", "stages/vision/network.py"],
     "onnxruntime": ["stages/vision/network.py"],
     "nncf": ["stages/quantize.py"],
-    "ray": ["stages/nodes.py", "stages/training/workers.py"],
+    "ray": ["ops/parts.py", "ops/sweep.py", "stages/nodes.py", "stages/training/workers.py"],
 }
 
 VISION_MAY = ("stages.vision", "stages.params", "stages.files", "stages.release")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ops import footage, predict
 from ops.cli import app
-from ops.counter import Counted, Counter, Here
+from ops.counter import Counted, Counter, Here, chosen
 from ops.footage import Frame, middle, smoothed
 from serve.problems import Problem
 from serve.schema import Answer, ModelRef, Size, Timing
@@ -69,7 +69,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(repository: Path) -> Iterator[Counter]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(repository))
-        yield Here(None)
+        yield Here(chosen(None))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,12 +21,13 @@ def commits_of(revisions: Sequence[str]) -> dict[str, str]:
     return {revision: git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") for revision in revisions}
 
 
-def cached_objects(commits: Mapping[str, str]) -> dict[str, Path]:
+def cached_objects(commits: Mapping[str, str], paths: Collection[str] | None = None) -> dict[str, Path]:
     """Name in the cache: file, of everything that the commits' outputs are made of; directories with their content.
 
-    Raises StageError when one is not in the local cache.
+    paths: only these outputs. Raises StageError when one is not in the local cache.
     """
     outs = [(revision, out) for revision, commit in commits.items() for out in outputs(commit, revision)]
+    outs = [(revision, out) for revision, out in outs if paths is None or out["path"] in paths]
     cache = cache_folder() if outs else Path()
     found: dict[str, Path] = {}
 
