@@ -1,9 +1,9 @@
-# Around the server: `mlflow server`, `fingers backup`, `fingers restore`, `fingers exporter`; no torch. Unprivileged, on a
-# root file system that may be read-only.
-#   docker build -f deploy/images/platform.Dockerfile -t fingers-platform .
-#   docker build -f deploy/images/platform.Dockerfile --target sbom --output sbom .     # sbom/platform.cdx.json
-# A tag can be moved: Dependabot writes the digest behind it (python:TAG@sha256:...) with its first update, and keeps
-# both in step from then on.
+# Around the server, without torch: `mlflow server`, `fingers backup`, restore and exporter, and the making of buckets;
+# unprivileged, on a root file system that may be read-only.
+#   docker build -f deploy/images/platform.Dockerfile -t finger-counter/platform .
+#   docker build -f deploy/images/platform.Dockerfile --target sbom --output sbom . # sbom/platform.cdx.json
+# A tag can be moved, a digest cannot: `docker buildx imagetools inspect python:TAG` prints it. Once it is written
+# behind the tag, in all three files (python:TAG@sha256:...), Dependabot moves both together.
 FROM python:3.11.15-slim-bookworm AS python
 
 FROM python AS build

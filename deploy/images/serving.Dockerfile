@@ -1,8 +1,8 @@
 # The server, without torch: `fingers serve`, unprivileged, on a root file system that may be read-only.
-#   docker build -f deploy/images/serving.Dockerfile -t fingers-serving .
-#   docker build -f deploy/images/serving.Dockerfile --target sbom --output sbom .     # sbom/serving.cdx.json
-# A tag can be moved: Dependabot writes the digest behind it (python:TAG@sha256:...) with its first update, and keeps
-# both in step from then on.
+#   docker build -f deploy/images/serving.Dockerfile -t finger-counter/serving . # --build-arg DEVICE=cuda
+#   docker build -f deploy/images/serving.Dockerfile --target sbom --output sbom . # sbom/serving.cdx.json
+# A tag can be moved, a digest cannot: `docker buildx imagetools inspect python:TAG` prints it. Once it is written
+# behind the tag, in all three files (python:TAG@sha256:...), Dependabot moves both together.
 FROM python:3.11.15-slim-bookworm AS python
 
 FROM python AS build

@@ -1,12 +1,12 @@
 # The pipeline: `dvc repro` in a checkout mounted at /workspace, as its owner; the root file system may be read-only.
-#   docker build -f deploy/images/training.Dockerfile -t fingers-training .                     # --build-arg TORCH=cpu
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/workspace" fingers-training
-#   docker build -f deploy/images/training.Dockerfile --target sbom --output sbom .     # sbom/training.cdx.json
+#   docker build -f deploy/images/training.Dockerfile -t finger-counter/training . # --build-arg TORCH=cpu
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/workspace" finger-counter/training
+#   docker build -f deploy/images/training.Dockerfile --target sbom --output sbom . # sbom/training.cdx.json
 # TORCH=cuda: the package index's torch, which brings CUDA along, so that a host needs NVIDIA's driver and container
 # toolkit alone; without a GPU it runs on the processor. TORCH=cpu: PyTorch's own build for processors, from PyTorch's
 # index, without the 4 GB of CUDA.
-# A tag can be moved: Dependabot writes the digest behind it (python:TAG@sha256:...) with its first update, and keeps
-# both in step from then on.
+# A tag can be moved, a digest cannot: `docker buildx imagetools inspect python:TAG` prints it. Once it is written
+# behind the tag, in all three files (python:TAG@sha256:...), Dependabot moves both together.
 FROM python:3.11.15-slim-bookworm AS python
 
 FROM python AS build
