@@ -79,6 +79,8 @@ def sweep(wish: Wish) -> list[dict[str, Any]]:
     Raises StageError.
     """
     space = dict(map(parsed, wish.values))
+    if wish.trials > 1 and all(isinstance(domain, dict) for domain in space.values()):
+        raise StageError(f"--trials {wish.trials}: nothing is drawn; give uniform(LOW,HIGH) or loguniform(LOW,HIGH)")
     baseline = prepared(list(space))
     logger.info("each trial: %s and what follows, from %s", baseline.first, baseline.commit[:12])
     desk = Desk.options(**on_this_node()).remote(str(repository()), baseline.commit)  # type: ignore[attr-defined]

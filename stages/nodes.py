@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,11 @@ def connected(**environment: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = "none runs on this machine" if address == "auto" else " ".join(str(error).split())
         raise StageError(f"no Ray cluster (RAY_ADDRESS: {address}): {why}; {START}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # on which Ray prints what becomes of nodes
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def on_this_node() -> dict[str, Any]:

@@ -124,6 +124,13 @@ def test_values_are_what_params_yaml_would_hold() -> None:
     assert 1e-4 <= domain.sample() <= 1e-2
 
 
+def test_what_is_not_drawn_is_not_drawn_several_times() -> None:
+    from ops.sweep import Wish, sweep
+
+    with pytest.raises(StageError, match="--trials 3: nothing is drawn"):
+        sweep(Wish(["train.seed=1,2"], trials=3, at_once=0, cpus=1, gpus=0, seed=0, name="sweep"))
+
+
 STAGES: dict[str, Any] = {
     "pull": {"params": ["pull"], "outs": ["raw"]},
     "split": {"params": ["split"], "deps": ["raw"], "outs": ["splits", {"sides.csv": {"cache": False}}]},
@@ -264,7 +271,6 @@ def test_each_picture_has_one_result_also_when_a_node_dies_and_again_only_what_i
     (totals,) = said(counting, code=1)
     assert totals == {"pictures": 121, "there_already": 0, "failed": 1, "faces": 0}
     lines = lines_in(bucket, "counted")
-    assert len(parts_in(bucket, "counted")) == 24
     assert sorted(line["file"] for line in lines) == ["broken.jpg", *(f"day/{n:03}.png" for n in range(120))]
     assert {line["answer"]["finger_count"] for line in lines if "answer" in line} == {3}
     assert all(line["answer"]["preprocessing_applied"] for line in lines if "answer" in line)
