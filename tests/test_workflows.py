@@ -281,9 +281,10 @@ def test_the_demo_and_the_report_run_as_their_workflows_say(tmp_path: Path) -> N
     follow(checkout, "report.measure", GITHUB_SHA=merge, GITHUB_STEP_SUMMARY=str(tmp_path / "report.md"), RUN="run")
     report = (checkout.root / "report.md").read_text()
     assert re.search(r"\| params\.yaml +\| train\.epochs +\| 2 +\| 3 ", report)
-    assert re.search(r"\| models/evaluate/metrics\.json +\| map50 ", report)
+    assert re.search(r"\| models/evaluate/metrics\.json +\| precisions\.f32\.latency_ms +\|( +[\d.]+ +\|){2}", report)
     assert (tmp_path / "report.md").read_text() == report
-    assert "measured" in (checkout.root / "dvc_plots/index.html").read_text()
+    compared = "measured" in (checkout.root / "dvc_plots/index.html").read_text()
+    assert compared  # of megabytes of scripts in one line nothing is worth showing
 
 
 def commands(run: str) -> Iterator[list[str]]:
@@ -350,7 +351,7 @@ def follow(checkout: Checkout, job: str, **environment: str) -> None:
     """Runs its steps there, as a runner does."""
     for step in STEPS:
         if step.job == job:
-            checkout.run("bash", "-e", "-c", step.run, **environment)
+            checkout.run("bash", "-e", "-c", step.run, code=0, **environment)
 
 
 def commit(checkout: Checkout, message: str, changes: dict[str, str]) -> None:
