@@ -14,7 +14,7 @@ Picture = bytes | Path  # a JPEG, PNG or WebP file; it is sent as it is
 Shape = TypeVar("Shape", bound=BaseModel)
 
 KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp"}  # by their first two bytes
-BUSY = (429, 503)
+BUSY = (429, 502, 503)  # 502: nginx finds no server, which may be starting
 PATIENCE = 30.0  # s: a server that asks for a longer pause is not asked again
 
 

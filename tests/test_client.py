@@ -117,8 +117,8 @@ def test_a_busy_server_is_asked_again_when_it_says(client: FingerClient) -> None
 
 @pytest.mark.parametrize(
     ("status", "retry_after", "times"),
-    [(503, "0", 3), (429, "3600", 1), (500, "0", 1), (422, "0", 1)],
-    ids=["not for ever", "not tomorrow", "not after a fault", "not what is wrong"],
+    [(503, "0", 3), (502, "0", 3), (429, "3600", 1), (500, "0", 1), (422, "0", 1)],
+    ids=["not for ever", "nor behind nginx", "not tomorrow", "not after a fault", "not what is wrong"],
 )
 def test_asking_again_has_its_bounds(status: int, retry_after: str, times: int) -> None:
     answers = [(status, {"Retry-After": retry_after}, refusal("no"))] * 9
@@ -128,7 +128,7 @@ def test_asking_again_has_its_bounds(status: int, retry_after: str, times: int) 
         assert (raised.value.status, raised.value.request_id, len(asked)) == (status, "abc", times)
 
 
-@pytest.mark.parametrize(("status", "body"), [(502, b"<html>Bad Gateway</html>"), (200, b"<html>"), (200, b"{}")])
+@pytest.mark.parametrize(("status", "body"), [(504, b"<html>Gateway Time-out</html>"), (200, b"<html>"), (200, b"{}")])
 def test_what_is_no_answer_of_ours_is_an_error(status: int, body: bytes) -> None:
     with answering([(status, {}, body)]) as (url, _), FingerClient(url) as client:
         with pytest.raises(ServerError, match="not an answer") as raised:
