@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -86,8 +87,8 @@ def fit_on_cluster(
         last = handing_on.result()
         if refusal := ray.get(desk.refusal.remote()):
             raise StageError(refusal)
-    if last is None:
-        raise StageError("the workers on the cluster ended without an epoch; their logs there say why")
+    if last is None or not last["finished"]:
+        raise StageError("the workers on the cluster were stopped before the last epoch; dvc repro goes on from there")
     return last
 
 
@@ -141,16 +142,13 @@ def train_part(config: dict[str, Work]) -> None:
     work = config["work"]
     if ray.get(work.desk.refusal.remote()):  # begun again, although that would not help
         return
-    with tempfile.TemporaryDirectory(prefix="fingers-") as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory(prefix="fingers-") as folder, chdir(folder):
         os.environ["YOLO_CONFIG_DIR"] = folder  # Ultralytics' settings are not shared with the worker beside
         try:
             fit_part(work, Path(folder))
         except StageError as error:
             ray.get(work.desk.refuse.remote(str(error)))
             raise
-        finally:
-            os.chdir("/")
 
 
 def fit_part(work: Work, folder: Path) -> None:
