@@ -326,13 +326,14 @@ def aws(platform: Platform) -> dict[str, str]:
     return {name: value for name, value in platform.environment.items() if name.startswith("AWS_")}
 
 
+EPOCHS = 40  # after half of them both see the drawings' discs and squares
 LEARNING = {"optimizer": "AdamW", "batch_size": 4, "ultralytics": {"lr0": 0.002, "mosaic": 0.0, "nbs": 4}}
 
 
 def training(root: Path, environment: dict[str, str], **changed: Any) -> "subprocess.Popen[bytes]":
     """The stage, on drawings in root, as DVC runs it."""
     draw(root)
-    document = params_with(epochs=16, **LEARNING, **changed).model_dump(by_alias=True)
+    document = params_with(epochs=EPOCHS, **LEARNING, **changed).model_dump(by_alias=True)
     (root / "params.yaml").write_text(json.dumps(document))
     given = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     return subprocess.Popen(
@@ -353,14 +354,14 @@ def test_workers_on_two_nodes_train_the_same_kind_of_model_and_a_node_that_dies_
     second.nodes[1].kill()
     assert process.wait() == 0
 
-    assert logged_steps(together) == [list(range(1, 17))]
+    assert logged_steps(together) == [list(range(1, EPOCHS + 1))]
     assert not list((together / ".local/train").iterdir())
     ours, theirs = (weights_in(root / "models/detector.pt") for root in (together, alone))
     assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
     report = json.loads((together / "models/train/run.json").read_text())
-    assert (report["device"], report["threads"], report["workers"], report["epochs"]) == ("cpu", 1, 2, 16)
+    assert (report["device"], report["threads"], report["workers"], report["epochs"]) == ("cpu", 1, 2, EPOCHS)
     best = [max(float(row.split(",")[10]) for row in rows_of(root)) for root in (together, alone)]
-    assert min(best) > 0.3, best
+    assert min(best) > 0.8, best
 
 
 def rows_of(root: Path) -> list[str]:
