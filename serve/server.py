@@ -42,6 +42,7 @@ from serve.settings import Settings
 from serve.static import mount
 from serve.worker import Worker, end_with_parent
 from stages.lineage import local_folder
+from stages.params import StageError
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ RESTART_CHECK = 0.25  # s between LitServe's looks at its workers
 def serve(settings: Settings) -> int:
     """Until a signal ends it. The exit code: 0, or 1 when one of its processes died that nothing brings back."""
     configure_logging(settings.log_format)
+    if not hasattr(os, "fork"):
+        raise StageError("fingers serve: needs fork, which Windows lacks; run it in WSL or Docker: docs/windows.md")
     if not settings.enable_preprocessing:
         logger.warning("faces are NOT hidden: ENABLE_PREPROCESSING=false and ALLOW_UNBLURRED=true")
     with TemporaryDirectory(prefix="fingers-board-") as folder:

@@ -72,6 +72,8 @@ def start_server(folder: Path, port: int | None = None, **environment: str) -> S
 
     Serves models/release.json of folder; where there is none, one that sees three fingers in every picture.
     """
+    if not hasattr(os, "fork"):
+        pytest.skip("fingers serve needs fork, which Windows lacks")
     if not (folder / "models/release.json").exists():
         write_repository(folder)
     port = port or free_port()
