@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.browser import browser, playwright, with_camera
 from tests.buckets import bucket
@@ -31,6 +32,8 @@ OURS = ("AWS_", "DVC_", "FINGERS_", "MLFLOW_", "PICSELLIA_")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("untimed", deadline=None)  # a machine may be slow: no test is a measurement
+    settings.load_profile("untimed")
     for name in [name for name in os.environ if name.startswith(OURS)]:
         del os.environ[name]  # the developer's own servers, from .env: no test may reach them
     # MLflow 3.17 asks SQLAlchemy 2.1 for a loader that is on its way out
