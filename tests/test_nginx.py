@@ -95,7 +95,7 @@ def raw(nginx: Nginx, path: str, **headers: str) -> tuple[int, str]:
 
 @contextmanager
 def live(nginx: Nginx, path: str = "/ws/predict", **options: Any) -> Iterator[ClientConnection]:
-    with connect(f"{nginx.https.replace('http', 'ws')}{path}", ssl=nginx.trust, **options) as opened:
+    with connect(f"{nginx.https.replace('http', 'ws')}{path}", ssl=nginx.trust, open_timeout=60, **options) as opened:
         yield opened
 
 
