@@ -419,6 +419,7 @@ def test_the_log_has_a_line_a_request_and_nothing_of_what_it_carried(
 ) -> None:
     key = "a-key-that-nobody-writes-down"
     client.get(f"/none?key={key}", headers={"X-API-Key": key, "Referer": key, "X-Request-Id": "the-logged"})
+    wait_until(lambda: "the-logged" in nginx.lines, 10)  # nginx writes it once the answer is gone
     (line,) = [line for line in nginx.lines.splitlines() if "the-logged" in line]
     entry = json.loads(line)
     assert (entry["client"], entry["method"], entry["path"], entry["status"]) == ("127.0.0.1", "GET", "/none", "404")
