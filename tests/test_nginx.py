@@ -333,10 +333,20 @@ def test_behind_a_trusted_proxy_its_clients_are_told_apart_and_a_64_is_one(serve
 def test_an_address_has_so_many_connections(server: Server) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 100\r\n\r\n"
     with nginx_before(server.port, FRONTEND_RATE=UNREACHED) as nginx, ExitStack() as stack, nginx.client() as client:
-        for _ in range(CONNECTIONS + 5):  # five of these are refused, and so the next is
+
+        def one_more() -> None:
             waiting = stack.enter_context(socket.create_connection(("127.0.0.1", nginx.port)))
             waiting.sendall(head)
-        wait_until(lambda: all(client.get("/livez").status_code == 429 for _ in range(5)), 5)
+
+        def refused() -> bool:
+            """Of what comes within a millisecond, the burst is let in at any rate: a connection more makes up for it."""
+            one_more()
+            return all(client.get("/livez").status_code == 429 for _ in range(5))
+
+        for _ in range(CONNECTIONS - 1):
+            one_more()
+        assert client.get("/livez").status_code == 204, "one less than it may have"
+        wait_until(refused, 5)
         assert error_of(client.get("/livez")) == (429, "rate_limited")
         with nginx.client(ELSEWHERE) as other:
             assert other.get("/livez").status_code == 204
