@@ -41,7 +41,8 @@ def s3_client(environment: Mapping[str, str], seconds: int = SECONDS, attempts: 
         endpoint_url=environment.get("AWS_ENDPOINT_URL_S3"),
         aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
-        region_name=environment.get("AWS_DEFAULT_REGION", "us-east-1"),
+        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+        region_name=environment.get("AWS_DEFAULT_REGION") or environment.get("AWS_REGION") or "us-east-1",
         config=Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": attempts}),
     )
 
@@ -54,7 +55,12 @@ def ask_postgres(environment: Mapping[str, str]) -> str:
         raise NoAnswer("cannot be asked: psycopg2 is not installed, it comes with the extra `local`") from None
     address = environment["MLFLOW_BACKEND_STORE_URI"].replace("+psycopg2", "", 1)
     try:
-        connection = psycopg2.connect(address, connect_timeout=SECONDS)
+        connection = psycopg2.connect(
+            address,
+            connect_timeout=SECONDS,
+            options=f"-c statement_timeout={SECONDS}s",
+            tcp_user_timeout=SECONDS * 1000,
+        )
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SHOW server_version")

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -14,13 +14,21 @@ from stages.params import StageError
 
 SECONDS = 20  # for which a server may be silent
 ATTEMPTS = 5
+READS = 3  # of a file whose answer breaks off; botocore tries again only until it begins
 ABSENT = ("404", "NoSuchKey")
+OF_ONE_FILE = ("AccessDenied", "InvalidObjectState", "InvalidRequest")  # archived, or with a key of its own
+THERE = ("PreconditionFailed", "ConditionalRequestConflict")  # somebody was first, or is at it
+
+
+class Withheld(StageError):
+    """The server hands out others, but not this file."""
 
 
 @dataclass(frozen=True)
 class Stored:
     name: str  # below the folder, with /
     etag: str  # changes with the content
+    size: int = 0  # bytes
 
 
 @dataclass(frozen=True)
@@ -49,20 +57,38 @@ class Folder:
         with s3_errors(self.url):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             found = [entry for page in pages for entry in page.get("Contents", [])]
-        names = ((entry["Key"].removeprefix(self._prefix), entry["ETag"].strip('"')) for entry in found)
-        return sorted((Stored(*pair) for pair in names if pair[0]), key=lambda stored: stored.name)
+        files = (Stored(one["Key"].removeprefix(self._prefix), one["ETag"].strip('"'), one["Size"]) for one in found)
+        return sorted((file for file in files if file.name), key=lambda file: file.name)
 
     def read(self, name: str) -> bytes | None:
-        """None: there is no such file."""
+        """None: there is no such file. Raises Withheld."""
         from botocore.exceptions import ClientError  # noqa: PLC0415 -- half a second
 
         with s3_errors(self.url):
             try:
-                content: bytes = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
+                return self._whole(self._prefix + name)
             except ClientError as error:
-                if error.response["Error"].get("Code") not in ABSENT:
-                    raise
-                return None
+                code = str(error.response["Error"].get("Code"))
+                if code in ABSENT:
+                    return None
+                if code in OF_ONE_FILE or code.startswith("KMS."):
+                    raise Withheld(f"refused: {code}") from None
+                raise
+
+    def _whole(self, key: str) -> bytes:
+        from botocore.exceptions import (  # noqa: PLC0415
+            IncompleteReadError,
+            ReadTimeoutError,
+            ResponseStreamingError,
+        )
+
+        for _ in range(READS - 1):
+            with suppress(IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                return self._once(key)
+        return self._once(key)
+
+    def _once(self, key: str) -> bytes:
+        content: bytes = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         return content
 
     def write(self, name: str, content: bytes, *, only_first: bool = False) -> None:
@@ -74,7 +100,7 @@ class Folder:
             try:
                 self._s3.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, **condition)
             except ClientError as error:
-                if not only_first or error.response["Error"].get("Code") != "PreconditionFailed":
+                if not only_first or error.response["Error"].get("Code") not in THERE:
                     raise
 
     @cached_property

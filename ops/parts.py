@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import ray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 from tqdm import tqdm
 
-from ops.bucket import Folder, Stored
+from ops.bucket import Folder, Stored, Withheld
 from ops.counter import Here, chosen
 from ops.predict import Result, as_line, in_order, saved, told
 from serve.models import Served
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 A_PART = 200  # pictures: some seconds of work, which is what a node that dies costs
 AHEAD = 4  # pictures that are fetched while one is looked at
+LARGEST = 100_000_000  # bytes of a picture; a processor holds several
+TRIES = 10  # of a part whose process dies: with its node, or of what is in the part
 PLAN_FILE = "plan.json"
 COPIES = "pictures"
 
@@ -181,9 +184,12 @@ def copy_of(name: str) -> str:
 
 def agreed(out: Folder, plan: Plan) -> Plan:
     """The plan that somebody made before, or made at the same time, else this one."""
-    out.write(PLAN_FILE, plan.model_dump_json().encode(), only_first=True)
+    before = out.read(PLAN_FILE)
+    if before is None:
+        out.write(PLAN_FILE, plan.model_dump_json().encode(), only_first=True)
+        before = out.read(PLAN_FILE)
     try:
-        return Plan.model_validate_json(out.read(PLAN_FILE) or b"")
+        return Plan.model_validate_json(before or b"")
     except ValidationError:
         raise StageError(f"{out.url}/{PLAN_FILE}: not written by fingers; give another --out") from None
 
@@ -206,6 +212,7 @@ def on_cluster(parts: Sequence[Sequence[Stored]], source: Folder, out: Folder, t
             "file": f"part-{number:05}-of-{len(parts):05}.jsonl",
             "names": [stored.name for stored in part],
             "etags": [stored.etag for stored in part],
+            "sizes": [stored.size for stored in part],
         }
         for number, part in enumerate(parts)
     ]
@@ -214,11 +221,15 @@ def on_cluster(parts: Sequence[Sequence[Stored]], source: Folder, out: Folder, t
         fn_constructor_args=(source, out, task),
         compute=ActorPoolStrategy(min_size=1, initial_size=processors, max_size=processors),
         num_cpus=1,
+        max_task_retries=TRIES,
     )
-    for row in done.iter_rows():
-        if refusal := row.pop("refusal"):
-            raise StageError(refusal)
-        yield Totals(**row)
+    try:
+        for row in done.iter_rows():
+            if refusal := row.pop("refusal"):
+                raise StageError(refusal)
+            yield Totals(**row)
+    except RayError as error:
+        raise StageError(f"{source.url}: {error}") from None
 
 
 class Processor:
@@ -231,7 +242,7 @@ class Processor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The totals of a part, or why none can be done: as a value, since Ray would wrap an error, and try again."""
-        pictures = [Stored(*pair) for pair in zip(row["names"], row["etags"], strict=True)]
+        pictures = [Stored(*one) for one in zip(row["names"], row["etags"], row["sizes"], strict=True)]
         try:
             return {"refusal": "", **asdict(self._part(row["file"], pictures))}
         except StageError as error:
@@ -241,7 +252,7 @@ class Processor:
         before = self._out.read(file) or b""
         kept = self._kept(before, file, pictures)
         missing = [stored for stored in pictures if stored.name not in kept]
-        contents = in_order(lambda stored: self._source.read(stored.name), missing, AHEAD)
+        contents = in_order(self._content, missing, AHEAD)
         made = {stored.name: self._line(stored, content) for stored, content in zip(missing, contents, strict=True)}
         lines = [(kept | made)[stored.name] for stored in pictures]
         after = "".join(map(as_line, lines)).encode()
@@ -263,10 +274,19 @@ class Processor:
             if (line.file, line.etag) in wanted and line.made_by == self._task.made_by and line.error is None
         }
 
-    def _line(self, stored: Stored, content: bytes | None) -> Line:
+    def _content(self, stored: Stored) -> bytes | ErrorDetail:
+        if stored.size > LARGEST:
+            return problem("too_large", f"{stored.size:,} bytes; a picture may have {LARGEST:,}")
+        try:
+            content = self._source.read(stored.name)
+        except Withheld as refusal:
+            return problem("unreadable_file", str(refusal))
+        return problem("unreadable_file", "gone since it was listed") if content is None else content
+
+    def _line(self, stored: Stored, content: bytes | ErrorDetail) -> Line:
         line = Line(file=stored.name, etag=stored.etag, made_by=self._task.made_by)
-        if content is None:
-            return line.model_copy(update={"error": problem("unreadable_file", "gone since it was listed")})
+        if isinstance(content, ErrorDetail):
+            return line.model_copy(update={"error": content})
         return self._look(line.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}), content)
 
     @cached_property

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from typing import Any
 
 import ray
 import yaml
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides
 from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -34,7 +36,8 @@ from stages.journal import JOURNAL
 from stages.lineage import local_folder
 from stages.mlflow_client import tracking_uri
 from stages.nodes import File, below, on_this_node, received, sent
-from stages.params import StageError
+from stages.params import PARAMS_FILE, Params, StageError, load_params
+from stages.training.settings import find_weights, settings_for
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ CACHE = ".dvc/cache"
 DVC = (sys.executable, "-m", "dvc")
 RANDOM = {"uniform": tune.uniform, "loguniform": tune.loguniform}
 THEIRS = ("AWS_", "MLFLOW_")  # settings of servers that the stages talk to
+OURS = {"AUTO_PROMOTE": "false"}  # the last trial to pass its gates is not the best one
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Baseline:
     repository: "ray.ObjectRef[bytes]"  # a git bundle
     outs: Sequence[str]  # what the first changed stage and those after it want from those before
     objects: "list[ray.ObjectRef[list[File]]]"  # the same, as in the DVC cache
+    weights: "list[ray.ObjectRef[list[File]]]"  # that trainings start from, where they are files here
     first: str  # the first stage that a value changes
     environment: Mapping[str, str] = field(repr=False)  # with keys of servers
 
@@ -81,7 +86,7 @@ def sweep(wish: Wish) -> list[dict[str, Any]]:
     space = dict(map(parsed, wish.values))
     if wish.trials > 1 and all(isinstance(domain, dict) for domain in space.values()):
         raise StageError(f"--trials {wish.trials}: nothing is drawn; give uniform(LOW,HIGH) or loguniform(LOW,HIGH)")
-    baseline = prepared(list(space))
+    baseline = prepared(space)
     logger.info("each trial: %s and what follows, from %s", baseline.first, baseline.commit[:12])
     desk = Desk.options(**on_this_node()).remote(str(repository()), baseline.commit)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as storage:
@@ -148,6 +153,7 @@ class Clone:
         self._call("git", "config", "user.name", "fingers sweep")
         self._call("git", "config", "user.email", "fingers@localhost")
         self.add([(".dvc/config.local", b"[cache]\n    dir = cache\n")])
+        received(baseline.weights, root)
         received(baseline.objects, root / CACHE / "files/md5")
         self._sent = set(below(root / CACHE, ""))
         self._call(*DVC, "checkout", "--quiet", *baseline.outs)
@@ -231,23 +237,58 @@ def parsed(text: str) -> tuple[str, Any]:
     raise wrong
 
 
-def prepared(keys: Sequence[str]) -> Baseline:
-    """Raises StageError when a trial could not be reproduced from a commit, or its run would reach nobody."""
+def prepared(space: Mapping[str, Any]) -> Baseline:
+    """Raises StageError when trials could not be reproduced from a commit, would fail, or their runs reach nobody."""
     if not tracking_uri().startswith(("http://", "https://")):
         raise StageError("MLFLOW_TRACKING_URI: not set; trials on other machines log to a server: fingers up, or yours")
     if changed := git("status", "--porcelain", "--untracked-files=no"):
         raise StageError(f"{changed.split()[-1]}: changed since the last commit, which every trial begins with; commit")
     stages = yaml.safe_load((repository() / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    first = first_changed(stages, keys)
+    first = first_changed(stages, list(space))
     outs = wanted_outs(stages, first)
+    wanted = params_of_trials(space)
+    weights = weights_below(repository(), {params.train.weights for params in wanted})
     commit = git("rev-parse", "HEAD")
     objects = cached_objects(commits_of(["HEAD"]), outs)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         git("bundle", "create", "--quiet", str(bundle), "HEAD")
         cloned = ray.put(bundle.read_bytes())
-    environment = {name: value for name, value in os.environ.items() if name.startswith(THEIRS)}
-    return Baseline(commit, cloned, outs, sent(objects), first, environment)
+    environment = {name: value for name, value in os.environ.items() if name.startswith(THEIRS)} | OURS
+    return Baseline(commit, cloned, outs, sent(objects), sent(weights), first, environment)
+
+
+def params_of_trials(space: Mapping[str, Any]) -> list[Params]:
+    """With each value once, the other keys at their first. Raises StageError for what a trial would fail at."""
+    values = {
+        key: domain["grid_search"] if isinstance(domain, dict) else [domain.sample()] for key, domain in space.items()
+    }
+    first = {key: some[0] for key, some in values.items()}
+    return [params_with(first | {key: value}) for key, some in values.items() for value in some]
+
+
+def params_with(changes: Mapping[str, Any]) -> Params:
+    """As `dvc exp run --set-param` would change params.yaml. Raises StageError."""
+    with tempfile.TemporaryDirectory() as folder:
+        changed = Path(folder) / PARAMS_FILE.name
+        shutil.copyfile(repository() / PARAMS_FILE, changed)
+        try:
+            apply_overrides(changed, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+        except DvcException as error:
+            why = str(error.__cause__ or error).partition("\n")[0]
+            raise StageError(f"{' '.join(changes)}: {why} ({PARAMS_FILE})") from None
+        params = load_params(changed)
+    settings_for(params.train)
+    return params
+
+
+def weights_below(root: Path, names: Collection[str]) -> dict[str, Path]:
+    """Those that are files in root, by their path from there; others are names of architectures, or the nodes' own.
+
+    Official ones are fetched here, once. Raises StageError.
+    """
+    found = [Path(find_weights(name)).absolute() for name in names]
+    return {file.relative_to(root).as_posix(): file for file in found if file.is_file() and file.is_relative_to(root)}
 
 
 def first_changed(stages: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -257,6 +298,8 @@ def first_changed(stages: Mapping[str, Any], keys: Sequence[str]) -> str:
         if not any(section in stage.get("params", []) for stage in stages.values()):
             raise StageError(f"{key}: no stage has a section {section!r} of params.yaml")
     first = next(name for name, stage in stages.items() if set(stage.get("params", [])) & set(sections.values()))
+    if list(stages).index(first) > list(stages).index("train"):
+        raise StageError(f"{' '.join(keys)}: nothing would be trained; use dvc exp run --queue, and --run-all")
     if first == "pull":
         raise StageError(f"{' '.join(keys)}: each trial would fetch all pictures again; sweep what comes after pull")
     return first

@@ -47,7 +47,7 @@ def connected(**environment: str) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = "none runs on this machine" if address == "auto" else " ".join(str(error).split())
         raise StageError(f"no Ray cluster (RAY_ADDRESS: {address}): {why}; {START}") from None
     with redirect_stdout(sys.stderr):  # on which Ray prints what becomes of nodes

@@ -1,6 +1,7 @@
 """A scored detector -> its release manifest, a version in MLflow, and an alias: champion only through the gates."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +54,7 @@ def register(
     evaluation: Path,
     release: Path,
 ) -> None:
+    promote = promotes()
     run = open_run(read_json(training / "run.json")["key"], name="", resume=True)
     backfill_epochs(run, training / "epochs.csv")
     files = {ONNX_FILE: onnx, INT8_FILE: int8, INT8_WEIGHTS_FILE: int8.with_suffix(".bin")}
@@ -63,13 +65,14 @@ def register(
         gates, comparison = judge(draft, registry, params, yolo, splits, evaluation)
         final = draft.model_copy(update={"gates": gates, "comparison": comparison})
         write_json(release, final.model_dump(mode="json"))
-        version = publish(final, registry, files, model_card(final, read_json(yolo / "ledger.json"), sizes(splits)))
+        card = model_card(final, read_json(yolo / "ledger.json"), sizes(splits))
+        version = publish(final, registry, files, card, promote)
     except ServerAway as error:
         raise StageError(f"{error}; {release} is written, the version is missing: dvc repro tries again") from None
     add_to_run(run, final, version, {yolo / "ledger.json": "data", training: "", evaluation / "plots": "evaluate"})
     run.log_artifact(release)
     run.finish("FINISHED")
-    tell(final, version, release, params.register_.require_gates)
+    tell(final, version, release, params.register_.require_gates, promote)
 
 
 def draft_release(params: Params, yolo: Path, files: Mapping[str, Path], evaluation: Path, run: TrackedRun) -> Release:
@@ -134,14 +137,22 @@ def against(
     return compare(champion.number, challenger == truth, seen == truth, params.evaluate.bootstrap, random)
 
 
-def publish(release: Release, registry: Registry, files: Mapping[str, Path], card: str) -> Version:
+def publish(release: Release, registry: Registry, files: Mapping[str, Path], card: str, promote: bool) -> Version:
     if release.lineage.run_id is None:
         raise ServerAway("MLflow came back only after the run was opened")
     version = registry.register(release, files, card)
     registry.set_alias("challenger", version)
-    if release.gates.passed:
+    if release.gates.passed and promote:
         registry.set_alias("champion", version)
     return version
+
+
+def promotes() -> bool:
+    """AUTO_PROMOTE=false leaves it to `fingers promote`. Raises StageError."""
+    value = os.environ.get("AUTO_PROMOTE") or "true"
+    if value not in ("true", "false"):
+        raise StageError(f"AUTO_PROMOTE: {value!r} is neither true nor false")
+    return value == "true"
 
 
 def add_to_run(run: TrackedRun, release: Release, version: Version, reports: Mapping[Path, str]) -> None:
@@ -156,7 +167,7 @@ def sizes(splits: Path) -> dict[str, int]:
     return {name: len((splits / f"{name}.txt").read_text().splitlines()) for name in ("train", "val", "test")}
 
 
-def tell(release: Release, version: Version, path: Path, require_gates: bool) -> None:
+def tell(release: Release, version: Version, path: Path, require_gates: bool, promote: bool) -> None:
     """Raises StageError for failed gates that are required: all is written by now."""
     known = f"{release.name} version {version.number}"
     for precision, scores in release.precisions.items():
@@ -164,7 +175,8 @@ def tell(release: Release, version: Version, path: Path, require_gates: bool) ->
             f32 = release.precisions["f32"].count_accuracy
             logger.warning("%s will not serve: count accuracy %s, f32's %s", precision, scores.count_accuracy, f32)
     if release.gates.passed:
-        logger.info("%s is challenger and champion; every gate passed", known)
+        also = " and champion" if promote else f"; fingers promote {version.number} makes it champion"
+        logger.info("every gate passed: %s is challenger%s", known, also)
         return
     for failure in release.gates.failures:
         logger.warning("gate failed: %s", failure.text)

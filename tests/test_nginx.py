@@ -339,7 +339,7 @@ def test_an_address_has_so_many_connections(server: Server) -> None:
             waiting.sendall(head)
 
         def refused() -> bool:
-            """Of what comes within a millisecond, the burst is let in at any rate: a connection more makes up for it."""
+            """A connection more each time, for those that were refused since too many came within a millisecond."""
             one_more()
             return all(client.get("/livez").status_code == 429 for _ in range(5))
 

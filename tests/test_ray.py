@@ -144,7 +144,7 @@ STAGES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("keys", "first", "outs"),
     [
-        (["evaluate.seed"], "evaluate", ["detector", "splits"]),
+        (["train.seed"], "train", ["raw", "splits"]),
         (["+train.ultralytics.degrees", "evaluate.seed"], "train", ["raw", "splits"]),
         (["split.seed"], "split", ["raw"]),
     ],
@@ -158,7 +158,11 @@ def test_a_trial_begins_with_the_first_stage_that_a_value_changes(keys: list[str
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("trian.seed", "no stage has a section 'trian'"), ("pull.demo.seed", "fetch all pictures again")],
+    [
+        ("trian.seed", "no stage has a section 'trian'"),
+        ("pull.demo.seed", "fetch all pictures again"),
+        ("evaluate.seed", "nothing would be trained"),
+    ],
 )
 def test_what_no_trial_could_change_is_refused(key: str, message: str) -> None:
     from ops.sweep import first_changed
