@@ -166,6 +166,7 @@ class Now:
     clients: int
     processes: Mapping[str, int]  # name -> pid
     blurring: bool
+    ready: bool
 
 
 class AtScrape(Collector):
@@ -183,10 +184,10 @@ class AtScrape(Collector):
         yield gauge("queue_limit_pictures", "how many may, before others are refused", now.most)
         yield gauge("websockets", "WebSocket clients connected", now.clients)
         yield gauge("preprocessing", "1: faces are hidden; 0: they are NOT", float(now.blurring))
-        yield gauge("ready", "1: a model answers", float(now.release is not None))
+        yield gauge("ready", "1: a model answers", float(now.ready))
         if now.release is not None and now.version is not None:
             yield from of_model(now.version, now.release)
-        yield of_drift(now.drifts)
+        yield from of_drift(now.drifts)
         yield from of_processes(now.processes)
         yield from of_gpus()
 
@@ -203,13 +204,15 @@ def of_model(version: str, release: Release) -> Iterator[GaugeMetricFamily]:
     yield scores
 
 
-def of_drift(drifts: Sequence[Drift]) -> GaugeMetricFamily:
+def of_drift(drifts: Sequence[Drift]) -> Iterator[GaugeMetricFamily]:
     words = "recent median's distance from training's, signed; beyond 1 or -1: outside of nine in ten training pictures"
-    family = gauge_family("drift", words, "input")
+    scores = gauge_family("drift", words, "input")
+    drifted = gauge_family("drifted", "1: so far, and in a direction that does harm: a surer model does none", "input")
     for drift in drifts:
         if drift.score is not None:
-            family.add_metric([drift.name], drift.score)
-    return family
+            scores.add_metric([drift.name], drift.score)
+            drifted.add_metric([drift.name], float(drift.drifted))
+    yield from (scores, drifted)
 
 
 def of_processes(processes: Mapping[str, int]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:

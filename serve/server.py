@@ -243,6 +243,7 @@ def now(service: Service) -> Now:
         clients=service.metrics.clients,
         processes={"api": os.getpid()} | {f"worker-{n}": pid for n, pid in dispatch.pids().items()},
         blurring=service.settings.enable_preprocessing,
+        ready=service.health().status != "not ready",
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from serve.drift import AN_HOUR, ENOUGH, INPUTS, WINDOW, Drift, Recent, drifts
 from serve.jobs import Seen
+from serve.metrics import of_drift
 
 
 def quantiles(p05: float, p50: float, p95: float) -> dict[str, float]:
@@ -75,6 +76,12 @@ def test_the_score_is_one_at_the_edge_of_nine_in_ten_training_pictures_and_has_t
     assert drift("brightness", 88).score == -1
     assert drift("brightness", 153).score == 1
     assert drift("brightness", 112).score == 0
+
+
+def test_prometheus_is_told_what_the_page_says_and_a_surer_model_is_no_alert() -> None:
+    scores, drifted = of_drift([drift("brightness", 5), drift("confidence", 0.999)])
+    assert [sample.value > 0 for sample in scores.samples] == [False, True]
+    assert {sample.labels["input"]: sample.value for sample in drifted.samples} == {"brightness": 1, "confidence": 0}
 
 
 def test_a_few_outliers_are_no_drift() -> None:

@@ -38,6 +38,17 @@ def test_a_killed_worker_costs_what_it_worked_on_a_503_and_comes_back(fresh: Ser
     assert httpx.get(f"{fresh.url}/health").json()["status"] == "ok"
 
 
+def test_prometheus_is_told_when_no_worker_is_left(fresh: Server) -> None:
+    def is_ready() -> bool:
+        return "\nfingers_ready 1.0\n" in httpx.get(f"{fresh.url}/metrics").text
+
+    assert is_ready()
+    for name in ("worker-0", "worker-1"):
+        psutil.Process(pid(fresh, name)).kill()
+    wait_until(lambda: not is_ready(), 10)
+    wait_until(is_ready, 30)
+
+
 def test_a_stuck_worker_is_a_504_and_is_replaced(fresh: Server) -> None:
     with Load(fresh).running() as load:
         load.answered(10)

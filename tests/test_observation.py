@@ -70,7 +70,7 @@ def existing(tmp_path: Path) -> set[str]:
     """Names of samples: of a server that has just started, of the exporter, and of the rules."""
     made = release(model(tmp_path / "detector.onnx"), None)
     metrics = Metrics()
-    metrics.watch(lambda: Now("7", made, [], 0, 64, 0, {"api": 1}, blurring=True))
+    metrics.watch(lambda: Now("7", made, [], 0, 64, 0, {"api": 1}, blurring=True, ready=True))
     (tmp_path / "fingers-20260101T000000Z.zip").touch()
     collectors: list[Collector] = [metrics.registry, Exporter((tmp_path,), tmp_path, (), {})]
     families = [family for collector in collectors for family in collector.collect()]
