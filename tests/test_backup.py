@@ -39,6 +39,7 @@ from stages.release import ONNX_FILE
 from stages.tracking import open_run
 from stages.vision import engines
 from stages.vision.detector import finger_count
+from tests import systems
 from tests.mlflow_sample import Sample, fill, in_files, on_platform, served, write
 from tests.mlflow_server import MlflowServer, server_in
 from tests.mlflow_tables import differences
@@ -411,6 +412,7 @@ def test_a_run_that_goes_on_is_read_as_it_was_at_one_moment(running_server: Mlfl
         training.join()
 
 
+@systems.files
 def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_goes(
     source: Sample, new_store: NewStore, tmp_path: Path
 ) -> None:

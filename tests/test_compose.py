@@ -16,6 +16,7 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
 from ops.secret_files import NAMES
 from serve.settings import SECRETS, Settings
+from tests import systems
 from tests.composed import DEPLOY, OVERRIDES, PROFILES, Service, compose, config, services
 from tests.native import ROOT
 
@@ -179,10 +180,14 @@ def test_a_secret_is_nowhere_but_in_its_file(service: Service) -> None:
     assert "@" not in str(service.get("command")), "arguments are everybody's to read"
 
 
-def test_secrets_are_long_each_its_own_and_in_a_folder_that_only_its_owner_enters(made: Path) -> None:
+@systems.files
+def test_secrets_are_in_a_folder_that_only_its_owner_enters(made: Path) -> None:
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     for path in made.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o444, "a container's user is not the file's owner"
+
+
+def test_secrets_are_long_and_each_its_own(made: Path) -> None:
     values = [path.read_text() for path in made.iterdir() if path.suffix == "" and path.stat().st_size]
     assert len(set(values)) == len(values) == 7
     assert all(re.fullmatch(r"[0-9a-f]{20,}", value) for value in values)

@@ -21,7 +21,7 @@ from stages.mlflow_client import connect
 from stages.params import StageError
 from stages.registry import Registry
 from stages.release import ONNX_FILE
-from tests import released
+from tests import released, systems
 from tests.buckets import Bucket
 from tests.native import ROOT
 from tests.picsellia_platform import TOKEN, Serve, serve
@@ -207,6 +207,7 @@ def test_a_disk_that_is_almost_full_is_a_failure(checkout: Path, monkeypatch: py
     assert "dvc gc" in finding.remedy
 
 
+@systems.files
 def test_an_env_file_is_for_its_owner_and_not_for_git(checkout: Path) -> None:
     path = checkout / ".env"
     path.touch(0o600)

@@ -13,6 +13,7 @@ import pytest
 from stages.files import read_json, sha256_of, whole_directory, write_bytes, write_json
 from stages.launch import launch
 from stages.params import Params, StageError
+from tests import systems
 from tests.native import ROOT
 
 
@@ -22,6 +23,7 @@ def test_json_is_sorted_and_ends_with_a_newline(tmp_path: Path) -> None:
     assert read_json(tmp_path / "new/a.json") == {"b": 1, "a": "é"}
 
 
+@systems.processes
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_bytes(path, b"old")

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -238,7 +237,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(serve: Serve, tmp_path: Pat
         while platform.fetched() <= 16:  # the third eight are under way
             assert time.monotonic() < deadline and process.poll() is None, process.communicate()
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     assert not (tmp_path / "raw").exists()
     done = [name for name in kept(tmp_path) if "." in name]

@@ -24,6 +24,7 @@ from stages.files import write_json
 from stages.params import StageError
 from stages.registry import Registry
 from stages.vision.images import Image, decode, read_header
+from tests import systems
 from tests.native import noise, png
 from tests.released import model, registered, release
 from tests.server import Server, free_port, write_repository
@@ -231,6 +232,7 @@ def test_a_server_that_leaves_ends_it_and_what_is_done_stays(photos: Path, tmp_p
     assert [result["answer"]["finger_count"] for result in lines_of(out)] == [1, 2, 3, 4]
 
 
+@systems.processes
 def test_killed_at_any_moment_it_goes_on(repository: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "photos", tmp_path / "results.jsonl"
     folder.mkdir()

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -262,7 +261,7 @@ def test_a_push_that_was_killed_goes_on_and_doubles_nothing(platform: Platform, 
         while not any("/job/" in path for path in platform.asked):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     assert platform.names("v2") is None
     platform.heal()
     push(platform, files)

@@ -29,6 +29,7 @@ from ops.credentials import Settings, settings_for
 from ops.dotenv import add_to_dotenv, read_dotenv
 from stages.mlflow_client import connect
 from stages.params import StageError
+from tests import systems
 from tests.native import ROOT
 from tests.platform import Platform, start_platform
 
@@ -109,6 +110,7 @@ def test_everything_listens_on_loopback_only(platform: Platform) -> None:
     assert addresses == {"127.0.0.1"}
 
 
+@systems.files
 def test_secrets_are_readable_by_their_owner_alone_and_in_no_argument_or_log(platform: Platform) -> None:
     home = stack.home(platform.folder)
     kept = read_dotenv(home / "settings.env")
