@@ -1,8 +1,8 @@
 """Pictures in a folder on S3 -> a result for each in another, by the processors of a Ray cluster; killed, it goes on.
 
 A picture's part follows from its name alone, and the results of a part are one object, written whole. Whoever does a
-part again, after a kill or beside somebody who only seemed dead, puts the same lines into the same place: each picture
-has exactly one.
+part again, after a kill or beside somebody who only seemed dead, puts its lines into the same place: each picture has
+exactly one.
 """
 
 import hashlib

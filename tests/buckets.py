@@ -2,8 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +26,21 @@ class Bucket:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
+    def read_only(self) -> AbstractContextManager[None]:
+        return self._refused(["s3:PutObject", "s3:DeleteObject"], "*")
+
+    def withheld(self, key: str) -> AbstractContextManager[None]:
+        """This object alone, from everybody."""
+        return self._refused(["s3:GetObject"], key)
+
     @contextmanager
-    def read_only(self) -> Iterator[None]:
+    def _refused(self, actions: Sequence[str], key: str) -> Iterator[None]:
         """What S3 calls a policy; that of a user would be answered the same way."""
         refused = {
             "Effect": "Deny",
             "Principal": "*",
-            "Action": ["s3:PutObject", "s3:DeleteObject"],
-            "Resource": [f"arn:aws:s3:::{self.name}/*"],
+            "Action": actions,
+            "Resource": [f"arn:aws:s3:::{self.name}/{key}"],
         }
         policy = {"Version": "2012-10-17", "Statement": [refused]}
         self.s3.put_bucket_policy(Bucket=self.name, Policy=json.dumps(policy))

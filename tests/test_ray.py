@@ -7,25 +7,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from ops import leash
-from ops.bucket import Folder, Stored
+from ops.bucket import READS, Folder, Stored
 from ops.cli import app
-from stages.nodes import below
+from stages.nodes import below, connected
 from stages.params import StageError
 from tests.buckets import Bucket
 from tests.checkout import clone, shrink
+from tests.names import serving
 from tests.native import ROOT, noise, png
 from tests.platform import Platform
 from tests.ray_nodes import Cluster
 from tests.server import write_repository
 from tests.test_train import PATHS, count_epochs, draw, logged_steps, params_with, weights_in
+
+if TYPE_CHECKING:
+    from ops.parts import Line
 
 # Without a cluster
 
@@ -105,6 +111,118 @@ def test_the_part_of_a_picture_follows_from_its_name_alone() -> None:
     for before, after in zip(parts_of(few, 7), parts_of(many, 7), strict=True):
         assert set(before) <= set(after)
     assert max(map(len, parts_of(many, 7))) < 200
+
+
+class Naming:
+    """A task that needs no model: it says that it saw three faces."""
+
+    made_by = "naming"
+
+    def open(self, _: Path) -> Callable[["Line", bytes], "Line"]:
+        return lambda line, _: line.model_copy(update={"faces": 3})
+
+
+def test_a_picture_that_s3_withholds_or_that_is_too_large_is_a_line_and_no_end(
+    platform: Platform, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ops.parts import LARGEST, Processor, Totals
+
+    for name, value in aws(platform).items():
+        monkeypatch.setenv(name, value)
+    for name in ("archived.png", "small.png"):
+        bucket.s3.put_object(Bucket=bucket.name, Key=f"camera/{name}", Body=b"png")
+    source, out = Folder.at(f"{bucket.url}/camera"), Folder.at(f"{bucket.url}/counted")
+    listed = {stored.name: stored for stored in source.listed()}
+    pictures = [*listed.values(), Stored("large.png", "etag", LARGEST + 1)]
+    row = {
+        "file": "part.jsonl",
+        "names": [one.name for one in pictures],
+        "etags": [one.etag for one in pictures],
+        "sizes": [one.size for one in pictures],
+    }
+    with bucket.withheld("camera/archived.png"):
+        done = Processor(source, out, Naming())(row)
+    assert done == {"refusal": "", **asdict(Totals(pictures=3, failed=2, faces=3))}
+    lines = [json.loads(line) for line in (out.read("part.jsonl") or b"").splitlines()]
+    assert [line.get("error", {}).get("message") for line in lines] == [
+        "refused: AccessDenied",
+        None,
+        "100,000,001 bytes; a picture may have 100,000,000",
+    ]
+    again = Processor(source, out, Naming())(row)
+    assert again["there_already"] == 1, "what failed is tried again"
+    assert again["failed"] == 1
+
+
+@pytest.mark.parametrize("breaks", [0, READS - 1, READS])
+def test_an_answer_of_s3_that_breaks_off_is_asked_for_again(breaks: int) -> None:
+    """And temporary keys are shown whole, token included."""
+    tokens: list[str | None] = []
+
+    class Breaking(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers["x-amz-security-token"])
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"x" * (100 if len(tokens) > breaks else 10))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as listening, serving(listening):
+        keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
+        folder = Folder("s3://camera", {**keys, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{listening.server_port}"})
+        if breaks < READS:
+            assert folder.read("a.png") == b"x" * 100
+        else:
+            with pytest.raises(StageError, match="s3://camera: "):
+                folder.read("a.png")
+    assert tokens == ["t"] * min(breaks + 1, READS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.absent": 1}, r"train\.absent: Could not override 'train\.absent'"),
+        ({"train.epochs": 0}, r"params\.yaml: train\.epochs"),
+        ({"train.optimizer": "auto", "train.ultralytics.lr0": 0.1}, "optimizer auto would ignore it"),
+    ],
+)
+def test_values_that_no_stage_would_take_are_refused_before_the_first_trial(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ops.sweep import params_with as tried
+
+    monkeypatch.setenv("DVC_ROOT", str(ROOT))
+    assert tried({"train.epochs": 3, "+train.ultralytics.degrees": 5.0}).train.epochs == 3
+    with pytest.raises(StageError, match=message):
+        tried(changes)
+
+
+def test_each_value_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ops.sweep import params_of_trials, parsed
+
+    monkeypatch.setenv("DVC_ROOT", str(ROOT))
+    keys = ("train.seed=1,2,3", "train.epochs=5,6", "train.ultralytics.lr0=uniform(0.1,0.2)")
+    found = [(params.train.seed, params.train.epochs) for params in params_of_trials(dict(map(parsed, keys)))]
+    assert found == [(1, 5), (2, 5), (3, 5), (1, 5), (1, 6), (1, 5)]
+
+
+def test_weights_that_lie_here_go_along_to_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from ultralytics.models import YOLO
+
+    from ops.sweep import weights_below
+
+    (tmp_path / "here/.local/weights").mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "here"))
+    monkeypatch.chdir(tmp_path / "here")
+    (elsewhere, official, own) = (tmp_path / "a.pt", Path(".local/weights/yolo11n.pt"), Path("own.pt"))
+    for file in (elsewhere, official, own):
+        torch.save({"model": YOLO("yolo11n.yaml").model}, file)
+    found = weights_below(tmp_path / "here", {str(elsewhere), "yolo11n.pt", "own.pt", "yolo11s.yaml"})
+    assert {name: path.is_file() for name, path in found.items()} == {".local/weights/yolo11n.pt": True, "own.pt": True}
 
 
 @pytest.mark.parametrize("text", ["", "train.seed", "=1", "train seed=1", "train.seed=", "a=uniform(1)", "a=range(x)"])
@@ -291,6 +409,27 @@ def test_each_picture_has_one_result_also_when_a_node_dies_and_again_only_what_i
     assert [line for line in lines if again[line["file"]] != line] == [
         line for line in lines if line["file"] in ("broken.jpg", "day/007.png")
     ]
+
+
+@pytest.mark.slow
+def test_a_picture_that_ends_whatever_process_looks_at_it_is_not_tried_for_ever(
+    second: Cluster, platform: Platform, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ops import parts
+
+    class Deadly:
+        made_by = "deadly"
+
+        def open(self, _: Path) -> Callable[["Line", bytes], "Line"]:
+            return lambda *_: os._exit(1)
+
+    for name, value in (second.environment | aws(platform)).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parts, "TRIES", 1)
+    bucket.s3.put_object(Bucket=bucket.name, Key="camera/a.png", Body=b"png")
+    source, out = Folder.at(f"{bucket.url}/camera"), Folder.at(f"{bucket.url}/counted")
+    with connected(), pytest.raises(StageError, match=f"{source.url}: "):
+        parts.work_off(source, out, Deadly())
 
 
 @pytest.mark.slow

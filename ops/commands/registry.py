@@ -233,7 +233,7 @@ def sweep(
 
       fingers sweep train.seed=1,2,3
 
-      fingers sweep 'train.ultralytics.lr0=loguniform(0.0005,0.01)' --trials 20 --cpus 4
+      fingers sweep train.optimizer=AdamW '+train.ultralytics.lr0=loguniform(0.0005,0.01)' --trials 20
 
       dvc exp show && dvc exp apply sweep-1f0c9a3e
     """
