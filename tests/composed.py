@@ -40,8 +40,19 @@ def compose(
     """What it printed. Nothing of the developer's environment is read."""
     files = [f"--file={DEPLOY / name}" for name in ("compose.yaml", *(f"compose.{one}.yaml" for one in overrides))]
     chosen = [f"--profile={profile}" for profile in profiles]
+    return _said([f"--env-file={settings}", *files, *chosen, *arguments])
+
+
+def composed_in(folder: Path, *arguments: str) -> dict[str, Service]:
+    """The services, as who types `docker compose` in that folder gets them."""
+    found: dict[str, Service] = json.loads(_said([*arguments, "config", "--format=json"], folder))["services"]
+    return found
+
+
+def _said(arguments: Sequence[str], folder: Path | None = None) -> str:
     done = subprocess.run(
-        [Path(sys.executable).with_name("docker-compose"), f"--env-file={settings}", *files, *chosen, *arguments],
+        [Path(sys.executable).with_name("docker-compose"), *arguments],
+        cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
         capture_output=True,
         text=True,

@@ -95,8 +95,8 @@ class Container:
     @property
     def image(self) -> Stage | None:
         """None for one of others'."""
-        build = self.service.get("build")
-        return read(Path(build["context"], build["dockerfile"]))[-1] if build else None
+        same = [one for one in services().values() if one["image"] == self.service["image"] and "build" in one]
+        return read(Path(same[0]["build"]["context"], same[0]["build"]["dockerfile"]))[-1] if same else None
 
     @property
     def command(self) -> list[str]:

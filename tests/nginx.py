@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -59,6 +60,10 @@ class Nginx(Server):
         """That asks over TLS, from one of this machine's addresses."""
         transport = httpx.HTTPTransport(verify=self.trust, local_address=address)
         return httpx.Client(base_url=self.https, transport=transport, timeout=30)
+
+    def reload(self) -> None:
+        """As docs/deployment.md has it done, after a certificate was renewed."""
+        subprocess.run([*command(self.folder), "-s", "reload"], check=True, **unprivileged())
 
     @property
     def lines(self) -> str:
@@ -133,27 +138,31 @@ def version() -> tuple[int, ...]:
 
 def certify(folder: Path) -> None:
     """By the script, which writes beside the folder that it lies in."""
-    (folder / "nginx").mkdir()
+    (folder / "nginx").mkdir(exist_ok=True)
     script = shutil.copy(ROOT / "deploy/nginx/trial_certificate.sh", folder / "nginx")
     subprocess.run([script], check=True, stderr=subprocess.DEVNULL)
+    if os.geteuid() == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:
-    """As a user without any right, where this one could give itself up."""
-    user = UNPRIVILEGED if os.geteuid() == 0 else None
-    if user:
-        for path in [folder, *folder.rglob("*")]:
-            os.chown(path, user, user)
     with (folder / "server.log").open("ab") as log:
-        return subprocess.Popen(
-            ["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
-        )
+        return subprocess.Popen(command(folder), stdout=log, stderr=log, start_new_session=True, **unprivileged())
+
+
+def command(folder: Path) -> list[str]:
+    """The service's, in this folder; of Debian's nginx the first words do not go to a file of root's."""
+    words = (word.replace("/tmp", str(folder)).rstrip("/") for word in SERVICE["command"])  # noqa: S108 -- its own
+    program, *rest = words
+    return [program, "-e", "stderr", *rest]
+
+
+def unprivileged() -> dict[str, Any]:
+    """A user without any right, where this one could give itself up."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
 
 
 def wait_for(nginx: Nginx, port: int) -> None:

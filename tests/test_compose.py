@@ -1,10 +1,13 @@
 """deploy/: valid in every combination, closed where it can be, and one with the settings that programs read."""
 
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import sysconfig
+import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from itertools import combinations
@@ -17,7 +20,7 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from ops.secret_files import NAMES
 from serve.settings import SECRETS, Settings
 from tests import systems
-from tests.composed import DEPLOY, OVERRIDES, PROFILES, Service, compose, config, services
+from tests.composed import DEPLOY, OVERRIDES, PROFILES, Service, compose, composed_in, config, services
 from tests.native import ROOT
 
 OURS = ("platform", "serving", "training")
@@ -95,6 +98,83 @@ def test_an_image_is_one_version(service: Service) -> None:
     tag = service["image"].rpartition(":")[2]
     assert re.search(r"\d", tag), service["image"]
     assert "/" not in tag, "no tag: latest"
+
+
+def test_our_images_have_a_name_that_nobody_else_can_give_and_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    ours = {service["image"] for service in EACH.values() if image_of(service) in OURS}
+    names = (*OURS, "serving-cuda", "training-cuda")
+    assert ours == {f"localhost/finger-counter/{name}:{version}" for name in names}
+
+
+@pytest.mark.parametrize("overrides", [(), ("seaweedfs",), ("cuda",), ("dev",)])
+def test_an_image_is_built_once(overrides: tuple[str, ...]) -> None:
+    """Compose builds them all at once: of two with one name the second fails, since it exists already."""
+    found = services(*overrides).values()
+    built = Counter(service["image"] for service in found if "build" in service)
+    assert built == dict.fromkeys({service["image"] for service in found if image_of(service) in OURS}, 1)
+
+
+def test_whatever_is_started_brings_the_service_along_that_its_image_is_built_for() -> None:
+    needed = {name: set(service.get("depends_on", {})) for name, service in services().items()}
+
+    def brought(name: str) -> set[str]:
+        return {name}.union(*map(brought, needed[name]))
+
+    alone = {
+        name
+        for name, service in services().items()
+        if image_of(service) in OURS
+        and not [
+            one for one in brought(name) if services()[one]["image"] == service["image"] and "build" in services()[one]
+        ]
+    }
+    assert alone == {"exporter"}, "which starts at once, to say what is missing"
+
+
+@pytest.mark.parametrize(("overrides", "volume"), [((), "minio"), (("seaweedfs",), "seaweedfs")])
+def test_a_volume_that_an_image_of_others_writes_keeps_the_owner_that_ours_gave_it(
+    overrides: tuple[str, ...], volume: str
+) -> None:
+    mounts = {
+        name: mount
+        for name, service in services(*overrides).items()
+        for mount in service.get("volumes", [])
+        if mount["source"] == volume
+    }
+    assert mounts.keys() == {"volumes", "minio"}
+    assert services(*overrides)["minio"]["user"] == services(*overrides)["volumes"]["user"]
+    assert mounts["minio"]["volume"] == {"nocopy": True}
+    assert not mounts["volumes"].get("volume"), "it is what copies the owner"
+
+
+def test_training_finds_no_key_of_the_platform_in_the_checkout() -> None:
+    training = services()["training"]
+    (workspace,) = training["volumes"]
+    for file in config()["secrets"].values():
+        inside = Path(workspace["target"], Path(file["file"]).relative_to(workspace["source"]))
+        assert str(inside.parent) in training["tmpfs"]
+
+
+@each_service
+def test_one_processor_is_enough_where_no_setting_says_how_many(service: Service) -> None:
+    """Docker refuses a container that may use more than there are."""
+    set_by = {"serving": "SERVING_CPUS", "training": "TRAINING_CPUS"}
+    assert service["deploy"]["resources"]["limits"]["cpus"] <= 1 or image_of(service) in set_by
+
+
+def test_nginx_has_memory_for_the_pictures_that_it_lets_in_and_time_to_let_them_end() -> None:
+    frontend = services()["frontend"]
+    pictures, size = (int(frontend["environment"][name]) for name in ("FRONTEND_PICTURES", "MAX_BODY_MB"))
+    assert int(frontend["deploy"]["resources"]["limits"]["memory"]) > (pictures * (size + 3) + 100) * 1_000_000
+    (patience,) = re.findall(r"worker_shutdown_timeout (\d+)s", (DEPLOY / "nginx/nginx.conf.template").read_text())
+    assert frontend["stop_grace_period"] == f"{int(patience) + 10}s"
+
+
+def test_documents_have_nginx_read_its_files_again_as_it_was_started() -> None:
+    again = " ".join(["exec frontend", *services()["frontend"]["command"], "-s reload"])
+    assert f"    docker compose {again} " in (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    assert f"`dc {again}`" in (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("overrides", [(), ("seaweedfs",), ("dev",), ("cuda",)])
@@ -238,6 +318,7 @@ def test_the_example_names_every_variable_with_what_holds_without_it() -> None:
     filled = {(name, text) for file in files for name, text in re.findall(r"\$\{(\w+):-(.*?)\}", file.read_text())}
     lines = (DEPLOY / ".env.example").read_text().splitlines()
     example = dict(line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z0-9_]+=", line))
+    assert example.pop("COMPOSE_FILE") == "compose.yaml", "read by Compose itself"
     assert example.keys() == passed | {name for name, _ in filled}
     assert {(name, example[name]) for name, _ in filled} == filled, "one default each, and the example's is that"
     defaults = {name.upper(): field.get_default() for name, field in Settings.model_fields.items()}
@@ -256,8 +337,22 @@ def test_what_deploy_dotenv_says_reaches_the_services(tmp_path: Path) -> None:
     )
 
 
+def test_in_deploy_the_files_are_those_of_its_dotenv_and_no_other_dotenv_is_read(tmp_path: Path) -> None:
+    """The checkout's own is that of ./run, with settings of the same names."""
+    deploy = shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns(".env", "secrets"))
+    (tmp_path / ".env").write_text("MAX_BODY_MB=99\nCOMPOSE_FILE=compose.yaml:compose.dev.yaml\n")
+    (deploy / ".env").write_text("COMPOSE_FILE=compose.yaml:compose.seaweedfs.yaml\n")
+    typed_there = composed_in(deploy)
+    named_above = composed_in(tmp_path, "--file=deploy/compose.yaml")
+    assert image_of(typed_there["minio"]) == "seaweedfs"
+    assert image_of(named_above["minio"]) == "minio", "as docs/deployment.md warns"
+    for found in (typed_there, named_above):
+        assert found["frontend"]["environment"]["MAX_BODY_MB"] == "20"
+        assert found["serving"]["environment"]["MAX_BODY_MB"] is None
+
+
 def image_of(service: Service) -> str:
-    """postgres, of postgres:18.6; serving, of finger-counter/serving-cuda:0.1.0."""
+    """postgres, of postgres:18.6; serving, of localhost/finger-counter/serving-cuda:0.1.0."""
     return str(service["image"]).partition(":")[0].rpartition("/")[2].removesuffix("-cuda")
 
 

@@ -27,16 +27,16 @@ from serve.client import FingerClient, ServerError
 from serve.models import LOAD_WITHIN
 from serve.settings import Settings
 from serve.static import FOLDER, HEADERS
-from tests.load import wait_until
+from tests.load import Load, wait_until
 from tests.names import serving
 from tests.native import ROOT
-from tests.nginx import TEMPLATES, UNREACHED, Nginx, needs_nginx, nginx_before
+from tests.nginx import TEMPLATES, UNREACHED, Nginx, certify, needs_nginx, nginx_before
 from tests.pictures import saved
 from tests.server import Server, free_port, start_server
 
 pytestmark = needs_nginx
 
-BURST, CONNECTIONS, SOCKETS = 40, 64, 16  # of one address
+BURST, CONNECTIONS, SOCKETS, SENT = 40, 64, 16, 16  # of one address
 ELSEWHERE = "127.0.0.9"  # another address of this machine
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -44,7 +44,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 @pytest.fixture(scope="module")
 def nginx(server: Server) -> Iterator[Nginx]:
     """For all that do not change it, with a rate that none of them reaches."""
-    with nginx_before(server.port, FRONTEND_RATE=UNREACHED) as running:
+    with nginx_before(server.port, FRONTEND_RATE=UNREACHED, HTTPS_PORT="443") as running:
         yield running
 
 
@@ -218,7 +218,14 @@ def test_every_answer_has_the_headers_that_protect_once(path: str, client: httpx
 
 
 def test_localhost_is_not_bound_to_tls(client: httpx.Client) -> None:
-    assert "Strict-Transport-Security" not in client.get("/livez", headers={"Host": "localhost:8443"}).headers
+    assert "Strict-Transport-Security" not in client.get("/livez", headers={"Host": "localhost"}).headers
+
+
+def test_a_name_is_bound_to_tls_where_a_browser_finds_it_behind_plain_http(server: Server) -> None:
+    """Else http://NAME:8080 would become https://NAME:8080, where nobody speaks TLS."""
+    with nginx_before(server.port) as nginx, nginx.client() as client:
+        for path in ("/", "/livez", "/none"):
+            assert "Strict-Transport-Security" not in client.get(path).headers
 
 
 @pytest.mark.parametrize(
@@ -330,13 +337,59 @@ def test_behind_a_trusted_proxy_its_clients_are_told_apart_and_a_64_is_one(serve
             assert client.get("/livez", headers={"X-Forwarded-For": "2001:db8:0:1::1"}).status_code == 204
 
 
+def unfinished(nginx: Nginx, path: str, address: str = "127.0.0.1") -> socket.socket:
+    """A request whose body nginx waits for."""
+    waiting = socket.create_connection(("127.0.0.1", nginx.port), source_address=(address, 0))
+    waiting.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode())
+    return waiting
+
+
+def test_only_so_many_pictures_are_under_way_whoever_sends_them(server: Server) -> None:
+    """Each is in nginx's memory, before the server has seen a key."""
+    most = 2 * SENT - 1
+    with (
+        nginx_before(server.port, FRONTEND_RATE=UNREACHED, FRONTEND_PICTURES=str(most)) as nginx,
+        ExitStack() as stack,
+        nginx.client() as client,
+        nginx.client(ELSEWHERE) as other,
+        nginx.client("127.0.0.8") as third,
+    ):
+
+        def status(asking: httpx.Client) -> int:
+            return asking.post("/blur", headers=JPEG, content=saved("JPEG")).status_code
+
+        def full(asking: httpx.Client, path: str, address: str) -> bool:
+            """One more each time: a connection that came too fast after another was refused."""
+            stack.enter_context(unfinished(nginx, path, address))
+            return all(status(asking) == 503 for _ in range(5))
+
+        for _ in range(SENT - 1):
+            stack.enter_context(unfinished(nginx, "/predict"))
+        assert status(client) == 200, "one less than it may send"
+        wait_until(lambda: full(client, "/predict", "127.0.0.1"), 5)
+        assert status(other) == 200, "one address is not all"
+        wait_until(lambda: full(third, "/blur", ELSEWHERE), 5)
+        refused = client.post("/predict", headers=JPEG, content=saved("JPEG"))
+        assert error_of(refused) == (503, "unavailable")
+        assert "too many pictures" in refused.text
+        assert refused.headers["Retry-After"] == "1"
+        assert other.get("/health").status_code == client.get("/").status_code == 200, "whatever is no picture goes on"
+        stack.close()
+        wait_until(lambda: status(client) == 200, 5)
+
+
+def test_what_is_no_picture_is_small(client: httpx.Client) -> None:
+    """Or else it would fill the memory past the limit of pictures."""
+    for method, path in (("POST", "/models/load"), ("POST", "/none"), ("GET", "/health")):
+        assert error_of(client.request(method, path, content=bytes(33_000))) == (413, "too_large")
+        assert error_of(client.request(method, path, content=iter([bytes(33_000)]))) == (413, "too_large")
+
+
 def test_an_address_has_so_many_connections(server: Server) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 100\r\n\r\n"
     with nginx_before(server.port, FRONTEND_RATE=UNREACHED) as nginx, ExitStack() as stack, nginx.client() as client:
 
         def one_more() -> None:
-            waiting = stack.enter_context(socket.create_connection(("127.0.0.1", nginx.port)))
-            waiting.sendall(head)
+            stack.enter_context(unfinished(nginx, "/models/load"))
 
         def refused() -> bool:
             """A connection more each time, for those that were refused since too many came within a millisecond."""
@@ -435,6 +488,26 @@ def test_the_log_has_a_line_a_request_and_nothing_of_what_it_carried(
     assert (entry["client"], entry["method"], entry["path"], entry["status"]) == ("127.0.0.1", "GET", "/none", "404")
     assert "the-logged" in server.log
     assert key not in nginx.lines + nginx.log
+
+
+def test_a_certificate_that_was_renewed_is_shown_after_a_reload_and_no_request_is_lost(server: Server) -> None:
+    with nginx_before(server.port, FRONTEND_RATE=UNREACHED) as nginx, nginx.client() as client:
+        assert client.get("/livez").status_code == 204
+        before, load = nginx.certificate.read_text(), Load(nginx)
+        for name in ("certificate.pem", "key.pem"):
+            nginx.certificate.with_name(name).unlink()
+        certify(nginx.folder)
+        with load.running():
+            load.answered(20)
+            nginx.reload()
+            wait_until(lambda: shown(nginx) == nginx.certificate.read_text(), 5)
+            load.answered(20)
+        assert set(load.answers) == {200}
+        assert shown(nginx) != before
+
+
+def shown(nginx: Nginx) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", nginx.tls_port))
 
 
 def test_it_starts_without_a_complaint_and_without_any_right(server: Server) -> None:

@@ -190,6 +190,21 @@ def test_the_first_model_above_the_floors_becomes_champion(world: World) -> None
     }
 
 
+def test_a_person_may_keep_the_champion_to_herself(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AUTO_PROMOTE", "maybe")
+    with pytest.raises(StageError, match="AUTO_PROMOTE: 'maybe' is neither true nor false"):
+        world.register()
+    monkeypatch.setenv("AUTO_PROMOTE", "false")
+    with caplog.at_level(logging.INFO):
+        world.register()
+    assert world.aliases() == {"challenger": "1"}
+    assert world.failed() == []
+    said = "every gate passed: fingers version 1 is challenger; fingers promote 1 makes it champion"
+    assert said in caplog.messages
+
+
 def test_a_precision_that_collapsed_is_said_not_to_serve(world: World, caplog: pytest.LogCaptureFixture) -> None:
     scores = metrics()["precisions"]["f32"]
     world.register(precisions={"f32": scores, "bf16": scores, "int8": {**scores, "count_accuracy": 0.21}})
