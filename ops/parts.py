@@ -229,7 +229,10 @@ def on_cluster(parts: Sequence[Sequence[Stored]], source: Folder, out: Folder, t
                 raise StageError(refusal)
             yield Totals(**row)
     except RayError as error:
-        raise StageError(f"{source.url}: {error}") from None
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise StageError(
+            f"{source.url}: whatever looks at one of its parts ends ({why}); out of memory? What is done stays"
+        ) from None
 
 
 class Processor:

@@ -107,7 +107,7 @@ def command_faults(command: Sequence[str]) -> Iterator[str]:
         yield from PROGRAMS[program](arguments)
     elif "/" in program or program.endswith((".sh", ".bat", ".ps1")):
         yield from () if is_there(program) else [f"{program}: no such path"]
-    elif program not in OTHERS and not (BIN / program).exists() and not program.isupper():  # COMMAND: any
+    elif program not in OTHERS and not shutil.which(program, path=str(BIN)) and not program.isupper():  # COMMAND: any
         yield f"{program}: no such program"
 
 
@@ -226,7 +226,8 @@ def services() -> frozenset[str]:
 
 
 def git_faults(arguments: Sequence[str]) -> Iterator[str]:
-    yield from option_faults(("git", *arguments[:1]), arguments[1:], how="-h")
+    if arguments[:1] != ["config"]:  # since 2.46 `git config -h` names its commands, and no option of them
+        yield from option_faults(("git", *arguments[:1]), arguments[1:], how="-h")
 
 
 def uv_faults(arguments: Sequence[str]) -> Iterator[str]:

@@ -163,6 +163,14 @@ def test_one_processor_is_enough_where_no_setting_says_how_many(service: Service
     assert service["deploy"]["resources"]["limits"]["cpus"] <= 1 or image_of(service) in set_by
 
 
+def test_the_memory_that_all_may_take_is_told() -> None:
+    always = set(compose((), ["config", "--services"], profiles=()).split()) - {"volumes", "buckets"}
+    limits = {name: int(services()[name]["deploy"]["resources"]["limits"]["memory"]) / 2**30 for name in services()}
+    told = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    assert f"these come to {sum(limits[name] for name in always):g} GB for all that always runs" in told
+    assert f"and to {limits['training']:g} GB more for a training" in told
+
+
 def test_nginx_has_memory_for_the_pictures_that_it_lets_in_and_time_to_let_them_end() -> None:
     frontend = services()["frontend"]
     pictures, size = (int(frontend["environment"][name]) for name in ("FRONTEND_PICTURES", "MAX_BODY_MB"))

@@ -56,6 +56,13 @@ def test_nothing_is_installed_that_the_lock_does_not_constrain(file: Path) -> No
     assert [one for one in installs if not re.search(r"--(build-)?constraints? requirements\.lock", one)] == []
 
 
+@each_image
+def test_the_installers_of_the_base_are_gone(file: Path) -> None:
+    """A scan finds them, and what was mended in them since; nothing runs them."""
+    runs = [step.text for step in read(file)[-1].all("RUN")]
+    assert [run.split()[-3:] for run in runs if "pip uninstall --yes" in run] == [["setuptools", "wheel", "pip"]]
+
+
 def test_an_engine_is_sent_what_images_copy_and_nothing_else() -> None:
     copies = (step for file in FILES for stage in read(file) for step in stage.all("COPY") if "from" not in step.flags)
     copied = {source for step in copies for source in step.words[:-1]}
@@ -165,6 +172,7 @@ def installed(image: BuiltImage) -> set[str]:
     locked = set(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
     assert {name for name, _ in packages.items() - locked} == {"finger-counter"}
     assert not packages.keys() & NOWHERE
+    assert not list(image.path("/usr/local/lib").glob("python*/site-packages/*")), "beside /opt/venv there is none"
     return set(packages)
 
 

