@@ -182,7 +182,7 @@ class Settings(BaseModel):
     jwt_issuer: str | None = None
 
     rate_limit: Annotated[str, AfterValidator(_is_rate)] = "600/minute"  # per key, and per client address
-    max_body_mb: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] = 20
+    max_body_mb: Annotated[int, Field(ge=1, le=1024)] = 20  # nginx counts to the byte, and takes no fraction
     max_pixels: Positive = MAX_PIXELS
     max_batch: Positive = 16  # pictures in one request
     max_queue: Positive = 64  # requests in flight before 503
@@ -191,7 +191,7 @@ class Settings(BaseModel):
     @property
     def max_body(self) -> int:
         """Bytes."""
-        return int(self.max_body_mb * 1_000_000)
+        return self.max_body_mb * 1_000_000
 
     @property
     def jwt_key(self) -> str | None:
