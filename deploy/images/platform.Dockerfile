@@ -1,6 +1,6 @@
 # Around the server, without torch: `mlflow server`, `fingers backup`, restore and exporter, and the making of buckets;
 # unprivileged, on a root file system that may be read-only.
-#   docker build -f deploy/images/platform.Dockerfile -t finger-counter/platform .
+#   docker build -f deploy/images/platform.Dockerfile -t localhost/finger-counter/platform .
 #   docker build -f deploy/images/platform.Dockerfile --target sbom --output sbom . # sbom/platform.cdx.json
 # A tag can be moved, a digest cannot: `docker buildx imagetools inspect python:TAG` prints it. Once it is written
 # behind the tag, in all three files (python:TAG@sha256:...), Dependabot moves both together.
@@ -32,6 +32,8 @@ FROM scratch AS sbom
 COPY --from=inventory /sbom /
 
 FROM python
+# What runs is in /opt/venv. The image's own installers are nobody's then, and age.
+RUN python -m pip uninstall --yes --root-user-action=ignore setuptools wheel pip
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin fingers \
     && install --directory --owner=10001 --group=10001 --mode=700 /var/lib/fingers
 # HOME: what libraries keep for themselves is lost with the container. One worker: it has threads, and 0.25 GB.

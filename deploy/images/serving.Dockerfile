@@ -1,5 +1,5 @@
 # The server, without torch: `fingers serve`, unprivileged, on a root file system that may be read-only.
-#   docker build -f deploy/images/serving.Dockerfile -t finger-counter/serving . # --build-arg DEVICE=cuda
+#   docker build -f deploy/images/serving.Dockerfile -t localhost/finger-counter/serving . # --build-arg DEVICE=cuda
 #   docker build -f deploy/images/serving.Dockerfile --target sbom --output sbom . # sbom/serving.cdx.json
 # A tag can be moved, a digest cannot: `docker buildx imagetools inspect python:TAG` prints it. Once it is written
 # behind the tag, in all three files (python:TAG@sha256:...), Dependabot moves both together.
@@ -36,6 +36,8 @@ FROM scratch AS sbom
 COPY --from=inventory /sbom /
 
 FROM python
+# What runs is in /opt/venv. The image's own installers are nobody's then, and age.
+RUN python -m pip uninstall --yes --root-user-action=ignore setuptools wheel pip
 # The folder of the state belongs to the user, and so does a volume that is first mounted there.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin fingers \
     && install --directory --owner=10001 --group=10001 --mode=700 /var/lib/fingers

@@ -1,6 +1,6 @@
 # The pipeline: `dvc repro` in a checkout mounted at /workspace, as its owner; the root file system may be read-only.
-#   docker build -f deploy/images/training.Dockerfile -t finger-counter/training . # --build-arg TORCH=cpu
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/workspace" finger-counter/training
+#   docker build -f deploy/images/training.Dockerfile -t localhost/finger-counter/training . # --build-arg TORCH=cpu
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/workspace" localhost/finger-counter/training
 #   docker build -f deploy/images/training.Dockerfile --target sbom --output sbom . # sbom/training.cdx.json
 # TORCH=cuda: the package index's torch, which brings CUDA along, so that a host needs NVIDIA's driver and container
 # toolkit alone; without a GPU it runs on the processor. TORCH=cpu: PyTorch's own build for processors, from PyTorch's
@@ -37,6 +37,8 @@ FROM scratch AS sbom
 COPY --from=inventory /sbom /
 
 FROM python
+# What runs is in /opt/venv. The image's own installers are nobody's then, and age.
+RUN python -m pip uninstall --yes --root-user-action=ignore setuptools wheel pip
 # Debian keeps no old version of git on its mirrors: one that is pinned stops the build with the next fix.
 # The checkout may be another user's: git, and what reads repositories beside it, refuse that unless told otherwise.
 # hadolint ignore=DL3008
