@@ -33,7 +33,7 @@ set "VIRTUAL_ENV=%root%.venv"
 set "PATH=%root%.venv\Scripts;%PATH%"
 if /i not "%~1"=="test" goto execute
 cd /d "%root%"
-python -m tests %2 %3 %4 %5 %6 %7 %8 %9
+python -m tests %*
 exit /b %errorlevel%
 
 :execute

@@ -1,4 +1,4 @@
-"""scripts/: one name, three shells, the same commands; every argument passed on, every exit code kept."""
+"""scripts/: one name, three shells, the same commands; their arguments passed on, every exit code kept."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops.doctor import checks
+from tests.__main__ import checks as checks_of
 from tests.native import ROOT
 from tests.test_workflows import program
 
@@ -166,6 +167,16 @@ def test_the_cmd_form_keeps_to_its_rules(name: str) -> None:
     for call, after in zip(first[::2], first[1::2], strict=True):
         assert call.startswith("call .\\run.bat ")
         assert after == "if %errorlevel% neq 0 exit /b %errorlevel%"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["test"], ["TEST"], ["--all"], ["test", "--all", *"123456789", "--maxfail=1"]]
+)
+def test_a_test_run_takes_what_run_bat_cannot_leave_out(arguments: list[str]) -> None:
+    assert b"\r\npython -m tests %*\r\n" in (ROOT / "run.bat").read_bytes()
+    *_, pytest_ = checks_of(arguments)
+    chosen = [] if "--all" in arguments else ["-m", "not slow"]
+    assert pytest_ == ["pytest", *chosen, *(word for word in arguments if word.lower() not in ("test", "--all"))]
 
 
 @pytest.mark.parametrize(
