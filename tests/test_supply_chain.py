@@ -6,10 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts.licences import COMPATIBLE, NOTES, PAGE, locked
 from scripts.release import notes, promote_released, section_of
@@ -87,6 +91,19 @@ def test_the_page_of_licences_is_that_of_the_lock_and_none_is_there_without_a_re
     doubtful = {name for name, its in licences.items() if not all(map(COMPATIBLE.search, re.split(", | AND ", its)))}
     assert not {name for name in doubtful if not any(fnmatch(name, known) for known in NOTES)}
     assert not {known for known in NOTES if not any(fnmatch(name, known) for name in doubtful)}, "no longer doubtful"
+
+
+def test_the_lock_has_what_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    for line in (*project["dependencies"], *chain(*project["optional-dependencies"].values())):
+        asked = Requirement(line)
+        found = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(asked.name)]
+        assert found, f"{line}: not in requirements.lock"
+        for pin in found:  # several, where operating systems differ
+            (version,) = pin.specifier
+            assert version.version in asked.specifier, f"{line}: requirements.lock has {pin}"
 
 
 @pytest.mark.parametrize(
