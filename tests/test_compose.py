@@ -148,6 +148,13 @@ def test_a_volume_that_an_image_of_others_writes_keeps_the_owner_that_ours_gave_
     assert not mounts["volumes"].get("volume"), "it is what copies the owner"
 
 
+def test_each_variant_of_s3_is_started_where_there_is_an_engine() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text(encoding="utf-8"))
+    started = [files.split(":") for files in workflow["jobs"]["platform"]["strategy"]["matrix"]["files"]]
+    assert started == [["compose.yaml"], ["compose.yaml", "compose.seaweedfs.yaml"]]
+    assert all((DEPLOY / name).is_file() for files in started for name in files)
+
+
 def test_training_finds_no_key_of_the_platform_in_the_checkout() -> None:
     training = services()["training"]
     (workspace,) = training["volumes"]
