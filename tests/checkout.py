@@ -11,6 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.native import ROOT
@@ -56,7 +57,9 @@ class Checkout:
 
 
 def clone(folder: Path) -> Checkout:
-    """HEAD with what is not committed yet on top, committed there."""
+    """HEAD with what is not committed yet on top, committed there. Skips the test where DVC could not run in it."""
+    if yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["pull"]["sources"] != ["demo"]:
+        pytest.skip("pull.sources names more than drawings, and a clone has no other pictures")
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     for name in git_lines("ls-files", "--modified", "--others", "--exclude-standard"):
         if (ROOT / name).is_file():

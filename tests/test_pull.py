@@ -15,7 +15,9 @@ from tests import native
 
 
 def demo_params(**changes: object) -> Params:
-    return native.params(**{"pull.demo": {"pictures": 60, "image_size": 64, "seed": 7}, **changes})
+    return native.params(
+        **{"pull.sources": ["demo"], "pull.demo": {"pictures": 60, "image_size": 64, "seed": 7}, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
