@@ -1,5 +1,6 @@
 """What stands before the server: the real nginx with deploy/nginx, in front of the real server."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ import httpx
 import psutil
 import pytest
 from PIL import Image as PillowImage
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from serve.client import FingerClient, ServerError
 from serve.models import LOAD_WITHIN
@@ -93,16 +95,33 @@ def raw(nginx: Nginx, path: str, **headers: str) -> tuple[int, str]:
     return answer.status, content
 
 
+@dataclass(frozen=True)
+class Live:
+    """A WebSocket, whose counts may be waited for."""
+
+    loop: asyncio.Runner
+    connection: ClientConnection
+
+    def counted(self) -> int:
+        return self.loop.run(self._counted())
+
+    async def _counted(self) -> int:
+        await self.connection.send(saved("JPEG"))
+        count: int = json.loads(await asyncio.wait_for(self.connection.recv(), 30))["finger_count"]
+        return count
+
+
 @contextmanager
-def live(nginx: Nginx, path: str = "/ws/predict", **options: Any) -> Iterator[ClientConnection]:
-    with connect(f"{nginx.https.replace('http', 'ws')}{path}", ssl=nginx.trust, open_timeout=60, **options) as opened:
-        yield opened
+def live(nginx: Nginx, path: str = "/ws/predict", **options: Any) -> Iterator[Live]:
+    """By asyncio: the client without has two threads in one TLS connection, which now and then lose its request."""
 
+    async def opened() -> ClientConnection:
+        return await connect(f"{nginx.https.replace('http', 'ws')}{path}", ssl=nginx.trust, open_timeout=60, **options)
 
-def counted(opened: ClientConnection) -> int:
-    opened.send(saved("JPEG"))
-    count: int = json.loads(opened.recv(timeout=30))["finger_count"]
-    return count
+    with asyncio.Runner() as loop:
+        connection = loop.run(opened())
+        yield Live(loop, connection)
+        loop.run(connection.close())
 
 
 @pytest.mark.parametrize(
@@ -409,7 +428,7 @@ def test_an_address_has_so_many_connections(server: Server) -> None:
 
 def test_frames_are_counted_over_a_websocket(nginx: Nginx) -> None:
     with live(nginx, origin=nginx.https) as opened:
-        assert [counted(opened) for _ in range(3)] == [3, 3, 3]
+        assert [opened.counted() for _ in range(3)] == [3, 3, 3]
 
 
 def test_a_page_of_another_origin_gets_no_websocket(nginx: Nginx) -> None:
@@ -547,7 +566,7 @@ def test_all_of_it_may_stand_under_a_prefix(tmp_path: Path) -> None:
             answer = client.post("/team/fingers/predict", headers=JPEG, content=saved("JPEG"))
             assert answer.json()["finger_count"] == 3
             with live(nginx, "/team/fingers/ws/predict", origin=nginx.https) as opened:
-                assert counted(opened) == 3
+                assert opened.counted() == 3
             for path in ("/metrics", "/team/fingers/metrics", "/team/fingers/team/fingers/metrics"):
                 assert raw(nginx, path)[0] == 404
     finally:
