@@ -112,14 +112,13 @@ class Desk:
 
     def said(self, line: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line],
+            ["timeout", "--kill-after=5", str(LIMIT), "bash", "-o", "pipefail", "-c", line],  # ends its children, too
             cwd=self.root,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=LIMIT,
             check=False,
         )
         return done.returncode, done.stdout
