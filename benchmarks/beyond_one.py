@@ -25,7 +25,7 @@ from typing import Any
 import boto3
 import yaml
 
-from benchmarks.train_epoch import Side, measure, prepare, report, train_here
+from benchmarks.train_epoch import Side, add_training, measure, prepare, report, train_here
 from stages.sources.tree import PICTURES
 
 
@@ -33,12 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("data", type=Path, metavar="PICTURES")
-    parser.add_argument("--weights", default=os.environ.get("HANDS_WEIGHTS", "yolo11n.yaml"))
-    parser.add_argument("--pictures", type=int, default=500, help="at most")
-    parser.add_argument("--image-size", type=int, default=320)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
+    add_training(parser, pictures=500, epochs=6, rounds=3)
     arguments = parser.parse_args()
     for measured in (trainings, predictions):
         with tempfile.TemporaryDirectory() as folder:

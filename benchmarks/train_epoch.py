@@ -44,12 +44,7 @@ class Side:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("HANDS_DATA"), help="annotated pictures; absent: drawings")
-    parser.add_argument("--weights", default=os.environ.get("HANDS_WEIGHTS", "yolo11n.yaml"))
-    parser.add_argument("--pictures", type=int, default=1000, help="for training, at most")
-    parser.add_argument("--image-size", type=int, default=320)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=1)
+    add_training(parser, pictures=1000, epochs=3, rounds=1)
     arguments = parser.parse_args()
     sides = [Side("stock `yolo train`", train_stock), Side("this stage", train_here)]
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +54,16 @@ def main() -> None:
                 measure(side, Path(folder), arguments)
         pictures = len((Path(folder) / "data/splits/train.txt").read_text().splitlines())
     sys.stdout.write(report(sides, pictures, arguments))
+
+
+def add_training(parser: argparse.ArgumentParser, *, pictures: int, epochs: int, rounds: int) -> None:
+    """What prepare and report read beside `data`, with these defaults."""
+    parser.add_argument("--weights", default=os.environ.get("HANDS_WEIGHTS", "yolo11n.yaml"))
+    parser.add_argument("--pictures", type=int, default=pictures, help="at most")
+    parser.add_argument("--image-size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--rounds", type=int, default=rounds)
 
 
 def prepare(root: Path, arguments: argparse.Namespace) -> None:

@@ -490,17 +490,20 @@ EPOCHS = 40  # after half of them both see the drawings' discs and squares
 LEARNING = {"optimizer": "AdamW", "batch_size": 4, "ultralytics": {"lr0": 0.002, "mosaic": 0.0, "nbs": 4}}
 
 
-def training(root: Path, environment: dict[str, str], **changed: Any) -> "subprocess.Popen[bytes]":
+def training(root: Path, environment: dict[str, str], **changed: Any) -> "subprocess.Popen[str]":
     """The stage, on drawings in root, as DVC runs it."""
     draw(root)
     document = params_with(epochs=EPOCHS, **LEARNING, **changed).model_dump(by_alias=True)
     (root / "params.yaml").write_text(json.dumps(document))
     given = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.train", *map(str, PATHS)],
-        cwd=root,
-        env={**given, "DVC_ROOT": str(root), "PYTHONPATH": str(ROOT), **environment},
-    )
+    with (root / "errors").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stages.train", *map(str, PATHS)],
+            cwd=root,
+            env={**given, "DVC_ROOT": str(root), "PYTHONPATH": str(ROOT), **environment},
+            stderr=errors,
+            text=True,
+        )
 
 
 @pytest.mark.slow
@@ -534,8 +537,10 @@ def test_what_a_worker_finds_wrong_is_said_in_one_line(second: Cluster, tmp_path
     process = training(root, second.environment, executor="ray", workers=2)
     picture = root / "data/yolo/images/a003.jpg"
     picture.write_bytes(picture.read_bytes()[:-200])  # the header is whole
-    process.wait()
-    assert process.returncode == 1
+    assert process.wait() == 1
+    said = (root / "errors").read_text()
+    assert "Traceback" not in said
+    assert "a003.jpg" in said.splitlines()[-1]
 
 
 @pytest.mark.slow
